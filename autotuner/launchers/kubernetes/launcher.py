@@ -17,6 +17,7 @@ from lightkube.types import CascadeType
 from autotuner import owner
 from autotuner.core import ServerSpec
 from autotuner.deploy.kubernetes.options import ClusterOptions
+from autotuner.deploy.kubernetes.pod import pod_template
 from autotuner.errors import AutotuneError, ConfigError, EngineError, MachineError
 from autotuner.experiment import Deployment, Experiment
 from autotuner.launchers.kubernetes import connection, leftovers, objects, pod_state
@@ -46,6 +47,8 @@ class KubernetesLauncher:
 
     def preflight(self, experiment: Experiment, spec: ServerSpec | None) -> None:
         """Check that the cluster answers, and has and allows what a run needs; see Launcher."""
+        if spec is not None:
+            pod_template(spec, self.options, labels={})  # ConfigError for what no pod can be
         with connection.connect(self.options) as client:
             check_cluster(client, self.options, spec)
 

@@ -30,6 +30,7 @@ class LogFollower:
         self._pod_name = pod_name
         self._output = output
         self._last_stamp = ""
+        self._lines_at_last_stamp = 0
         self._last_time: float | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
@@ -65,19 +66,29 @@ class LogFollower:
         return None if self._last_time is None else max(1, int(time.time() - self._last_time) + 60)
 
     def copy(self, lines: Iterable[str]) -> None:
-        """Write the lines that were not written before, without their timestamps."""
-        is_new = True
+        """Write the lines that were not written before, without their timestamps.
+
+        A connection gives lines again from some seconds before the last: those that are older, and as many with its
+        very timestamp as were written.
+        """
+        resume_after, repeated_lines, is_new = self._last_stamp, self._lines_at_last_stamp, True
         for line in lines:
             match = TIMESTAMPED.match(line)
             if match is not None:  # of a line that progress bars split, only the first part has one
                 stamp = f"{match['second']}.{(match['fraction'] or '').ljust(9, '0')}"
-                is_new = stamp > self._last_stamp
+                is_new = stamp > resume_after or (stamp == resume_after and repeated_lines == 0)
                 if is_new:
-                    self._last_stamp = stamp
-                    zone = match["zone"].replace("Z", "+00:00")
-                    self._last_time = datetime.fromisoformat(match["second"] + zone).timestamp()
+                    self._remember(stamp, match["second"] + match["zone"].replace("Z", "+00:00"))
+                elif stamp == resume_after:
+                    repeated_lines -= 1
             if is_new:
                 self._write(line[match.end() if match else 0 :].encode("utf-8", "replace"))
+
+    def _remember(self, stamp: str, time_text: str) -> None:
+        """Take down the timestamp of a line that is written."""
+        self._lines_at_last_stamp = self._lines_at_last_stamp + 1 if stamp == self._last_stamp else 1
+        self._last_stamp = stamp
+        self._last_time = datetime.fromisoformat(time_text).timestamp()
 
     def _write(self, data: bytes) -> None:
         # a full disk must not stop the server; the trial's records will not fit either, and say so

@@ -37,6 +37,9 @@ LOG_SECONDS = 10.0
 GPU_LABELS = ("nvidia.com/gpu.product", "amd.com/gpu.product-name", "node.kubernetes.io/instance-type")
 """Labels of a node that name its GPUs, or the kind of machine."""
 
+NO_ADDRESS = "pod-without-address.invalid"
+"""Host of a pod that ended before it had an address; the name never has one (RFC 6761)."""
+
 TERMINATED_STATUS = 128 + 15
 """Exit status of a container whose pod was deleted before its own was seen."""
 
@@ -188,7 +191,7 @@ class KubernetesServer:
 
     def _begin(self, pod: dict[str, Any]) -> None:
         """Take down where the pod runs and what, and follow its log."""
-        address = pod["status"].get("podIP") or ""
+        address = pod["status"].get("podIP") or NO_ADDRESS
         self.url = f"http://{f'[{address}]' if ':' in address else address}:{self._port}"
         record = pod_record(pod, self._gpu_product(pod["spec"].get("nodeName")))
         self.write_line(f"image {record['image']} is {record['image_digest']}")
