@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -17,19 +19,24 @@ def timestamp() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def running_status(container: dict[str, Any]) -> dict[str, Any]:
-    """The status of a pod whose container runs and is ready, as a kubelet writes it."""
-    now = timestamp()
+def running_status(container: dict[str, Any], *, ready: bool = True) -> dict[str, Any]:
+    """The status of a pod whose container runs, as a kubelet writes it; ready once its probe succeeds."""
+    now, readiness = timestamp(), str(ready)
     return {
         "phase": "Running",
         "podIP": "127.0.0.1",
         "hostIP": "127.0.0.1",
         "startTime": now,
         "conditions": [
-            {"type": kind, "status": "True", "lastTransitionTime": now}
-            for kind in ("Initialized", "Ready", "ContainersReady", "PodScheduled")
+            {"type": kind, "status": status, "lastTransitionTime": now}
+            for kind, status in (
+                ("Initialized", "True"),
+                ("Ready", readiness),
+                ("ContainersReady", readiness),
+                ("PodScheduled", "True"),
+            )
         ],
-        "containerStatuses": [_container_status(container, {"running": {"startedAt": now}}, ready=True)],
+        "containerStatuses": [_container_status(container, {"running": {"startedAt": now}}, ready=ready)],
     }
 
 
@@ -59,7 +66,7 @@ def _container_status(container: dict[str, Any], state: dict[str, Any], *, ready
     return {
         "name": container["name"],
         "image": container["image"],
-        "imageID": f"docker-pullable://{IMAGE_DIGEST}" if ready or "terminated" in state else "",
+        "imageID": "" if "waiting" in state else f"docker-pullable://{IMAGE_DIGEST}",
         "ready": ready,
         "restartCount": 0,
         "state": state,
@@ -106,6 +113,7 @@ class PodProcess:
 
     def __init__(self, pod: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> None:
         self.log = ContainerLog()
+        self._reporting = threading.Lock()
         self._container = pod["spec"]["containers"][0]
         self._report = report
         variables = {
@@ -120,9 +128,24 @@ class PodProcess:
             env={**os.environ, **variables},
             start_new_session=True,
         )
-        report(running_status(self._container))
+        report(running_status(self._container, ready=False))
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
+        threading.Thread(target=self._probe, daemon=True).start()
+
+    def _probe(self) -> None:
+        """Report that the container is ready when its port takes connections."""
+        port = self._container["ports"][0]["containerPort"]
+        while self._process.poll() is None:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            except OSError:
+                time.sleep(0.1)
+            else:
+                with self._reporting:
+                    if self._process.poll() is None:
+                        self._report(running_status(self._container))
+                return
 
     def _watch(self) -> None:
         assert self._process.stdout is not None
@@ -132,7 +155,8 @@ class PodProcess:
         self._process.stdout.close()
         self.log.end()
         reason = "OOMKilled" if status == -9 else None
-        self._report(ended_status(self._container, status if status >= 0 else 128 - status, reason))
+        with self._reporting:
+            self._report(ended_status(self._container, status if status >= 0 else 128 - status, reason))
 
     def stop(self, grace: float = 10.0) -> None:
         """End the process, and wait until its log is whole."""

@@ -214,9 +214,10 @@ class KubernetesServer:
         if self._is_reachable or not self.url:
             return
         address = re.sub(r"[\[\]]", "", self.url.removeprefix("http://").rpartition(":")[0])
-        try:
-            socket.create_connection((address, self._port), timeout=1).close()
-        except OSError as error:
+        error = connection_error(address, self._port)
+        if isinstance(error, ConnectionRefusedError):
+            return  # its network is reached; it stopped listening after its node had asked
+        if error is not None:
             self._ready_since = self._ready_since or time.monotonic()
             if time.monotonic() - self._ready_since < UNREACHABLE_SECONDS:
                 return
@@ -226,6 +227,15 @@ class KubernetesServer:
                 remedy="Run autotune where that network is reached: in a pod of the cluster, or on one of its nodes.",
             ) from error
         self._is_reachable = True
+
+
+def connection_error(address: str, port: int) -> OSError | None:
+    """Why no connection to an address can be made; None where one can."""
+    try:
+        socket.create_connection((address, port), timeout=1).close()
+    except OSError as error:
+        return error
+    return None
 
 
 def pod_record(pod: Mapping[str, Any], gpu_product: str | None) -> dict[str, Any]:

@@ -317,10 +317,19 @@ def test_a_token_that_expires_during_a_trial_ends_the_run(start, log, monkeypatc
 
 def test_an_address_that_cannot_be_reached_from_here_ends_the_run(start, log, monkeypatch):
     monkeypatch.setattr(server_module, "UNREACHABLE_SECONDS", 0.0)
+    monkeypatch.setattr(server_module, "connection_error", lambda address, port: TimeoutError("timed out"))
     launcher, _ = start(runs())
-    spec = ServerSpec("an/image:1", ("serve",), {}, (), 1, "/health", "m")
-    with launcher.launch(spec, log) as server, pytest.raises(MachineError, match=r"127\.0\.0\.1:1 cannot be reached"):
-        server.exit_status()
+    with launcher.launch(SPEC, log) as server:
+        with pytest.raises(MachineError, match=r"127\.0\.0\.1:8000 cannot be reached from here"):
+            server.exit_status()
+
+
+def test_a_port_that_refuses_is_no_network_that_cannot_be_reached(start, log, monkeypatch):
+    monkeypatch.setattr(server_module, "UNREACHABLE_SECONDS", 0.0)
+    monkeypatch.setattr(server_module, "connection_error", lambda address, port: ConnectionRefusedError("refused"))
+    launcher, _ = start(runs())
+    with launcher.launch(SPEC, log) as server:
+        assert server.exit_status() is None
 
 
 def test_an_interrupt_while_the_pod_waits_leaves_no_job(start, log, monkeypatch):
