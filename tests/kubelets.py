@@ -101,9 +101,9 @@ class ContainerLog:
                     self._changed.wait(1)
                 new, position = self._lines[position:], len(self._lines)
                 is_over = not follow or self._ended
-            for time, line in new:
-                if time.timestamp() >= oldest:
-                    yield (time.strftime("%Y-%m-%dT%H:%M:%S.%fZ ").encode() if timestamps else b"") + line
+            for moment, line in new:
+                if moment.timestamp() >= oldest:
+                    yield (moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ ").encode() if timestamps else b"") + line
             if is_over:
                 return
 

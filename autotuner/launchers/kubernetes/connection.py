@@ -120,8 +120,8 @@ def machine_error(client: Client, purpose: str, error: Exception) -> AutotuneErr
         return MachineError(
             f"The cluster does not allow to {purpose}.",
             why=message_of(error),
-            remedy="Ask its administrator for the Role that the page 'Run on a Kubernetes cluster' shows, or choose "
-            "another --namespace.",
+            remedy="Ask its administrator for the Role that the page 'How to run on a Kubernetes cluster' shows, or "
+            "choose another --namespace.",
         )
     if status is not None:
         return MachineError(f"The cluster refused to {purpose}.", why=f"{status}: {message_of(error)}")

@@ -53,7 +53,7 @@ def cluster_problems(client: Client, options: ClusterOptions, spec: ServerSpec |
         if refused:
             yield (
                 f"this user may not {', '.join(refused)} in namespace '{namespace}': ask for the Role that the page "
-                "'Run on a Kubernetes cluster' shows"
+                "'How to run on a Kubernetes cluster' shows"
             )
         yield from _missing_objects(client, options, spec)
         yield from _node_problems(client, options, spec)
