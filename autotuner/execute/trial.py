@@ -58,18 +58,19 @@ def _evaluate(evaluator: Evaluator, number: int, launch: Launch, folder: Path, d
     MachineError when that has happened MAX_EVICTIONS times.
     """
     first_plan = launch.load_plan or ListedLoads(evaluator.workload)
+    message = ""
     for attempt in range(1, MAX_EVICTIONS + 1):
         load_plan = copy.deepcopy(first_plan) if may_be_evicted(evaluator) else first_plan
         measurement = evaluator.evaluate(launch.candidate, load_plan, folder, number, launch.purpose, devices)
-        failure = measurement.failure
-        if failure is None or failure.kind is not FailureKind.EVICTED:
+        if measurement.failure is None or measurement.failure.kind is not FailureKind.EVICTED:
             return replace(measurement, outcome=replace(load_plan.outcome, max_load_points=load_plan.max_load_points))
-        log.warning("trial %d: %s", number, failure.message)
+        message = redact(measurement.failure.message)
+        log.warning("trial %d: %s", number, message)
         with contextlib.suppress(FileNotFoundError):
             (folder / SERVER_LOG).replace(folder / f"server-evicted-{attempt}.log")
     raise MachineError(
         f"The cluster ended the pod of trial {number} {MAX_EVICTIONS} times.",
-        why=redact(failure.message),
+        why=message,
         remedy="Find out why, with `kubectl get events` or its administrator, and continue with --resume.",
     )
 

@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import yaml
@@ -131,6 +132,12 @@ def machine_error(client: Client, purpose: str, error: Exception) -> AutotuneErr
         remedy="Look whether the cluster runs and is reached from here: `kubectl get pods`; --context and "
         "--kubeconfig choose another.",
     )
+
+
+def as_json(resource: Any) -> dict[str, Any]:
+    """An object of the API as plain data."""
+    data: dict[str, Any] = resource.to_dict()
+    return data
 
 
 def status_code(error: Exception) -> int | None:

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from io import FileIO
 from pathlib import Path
+from typing import Any
 
 from lightkube import Client, codecs
+from lightkube.core.exceptions import ApiError
 from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import ConfigMap, Pod
 from lightkube.types import CascadeType
@@ -111,7 +113,7 @@ def claim_config_map(client: Client, run: objects.RunIdentity) -> str:
     """The uid of the run's ConfigMap, which is made if it is not there; one of a process that has ended is replaced."""
     manifest = codecs.from_dict(objects.config_map(run))
     with connection.explained_errors(client, "create a ConfigMap"):
-        with contextlib.suppress(connection.ApiError):
+        with contextlib.suppress(ApiError):
             current = client.get(ConfigMap, run.config_map_name)
             annotations = (current.metadata.annotations if current.metadata else None) or {}
             if annotations.get(objects.OWNER_ANNOTATION) == str(run.leader):
@@ -120,15 +122,15 @@ def claim_config_map(client: Client, run: objects.RunIdentity) -> str:
             _wait_until_gone(client, run.config_map_name)
         try:
             created = client.create(manifest)
-        except connection.ApiError as error:
+        except ApiError as error:
             if connection.status_code(error) != connection.CONFLICT:
                 raise
             return _uid(client.get(ConfigMap, run.config_map_name))  # a trial beside this one was first
     return _uid(created)
 
 
-def _uid(config_map: ConfigMap) -> str:
-    return str(config_map.metadata.uid if config_map.metadata else "")
+def _uid(config_map: Any) -> str:
+    return str(config_map.metadata.uid)
 
 
 def _wait_until_gone(client: Client, name: str) -> None:
@@ -143,7 +145,7 @@ def _create_job(client: Client, manifest: dict[str, object]) -> None:
     """Create the Job; EngineError where quota or admission refuse it, ConfigError for a manifest that is no good."""
     try:
         client.create(codecs.from_dict(manifest))
-    except connection.ApiError as error:
+    except ApiError as error:
         message, status = connection.message_of(error), connection.status_code(error)
         if "exceeded quota" in message or "admission webhook" in message:
             raise EngineError(pod_state.refusal_failure(message)) from error

@@ -94,6 +94,7 @@ def delete_config_map(note: ClusterNote) -> bool:
 
     AutotuneError where the cluster does not answer.
     """
+    from lightkube.core.exceptions import ApiError
     from lightkube.resources.core_v1 import ConfigMap
     from lightkube.types import CascadeType
 
@@ -111,7 +112,7 @@ def delete_config_map(note: ClusterNote) -> bool:
             is_ours = annotations.get(OWNER_ANNOTATION) == note.leader
             if is_ours:
                 client.delete(ConfigMap, note.name, cascade=CascadeType.BACKGROUND)
-        except connection.ApiError as error:
+        except ApiError as error:
             if connection.status_code(error) != connection.NOT_FOUND:
                 raise
             is_ours = False

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lightkube import Client, codecs
+from lightkube.core.exceptions import ApiError
 from lightkube.resources.core_v1 import Namespace, Node, PersistentVolumeClaim, ResourceQuota, Secret, ServiceAccount
 
 from autotuner.core import ServerSpec
@@ -79,7 +80,7 @@ def refused_access(client: Client, namespace: str) -> Iterator[str]:
                     "spec": {"resourceAttributes": attributes},
                 }
             )
-            if not client.create(review).to_dict()["status"].get("allowed"):
+            if not connection.as_json(client.create(review))["status"].get("allowed"):
                 yield f"{verb} {resource}{f'/{subresource}' if subresource else ''}"
 
 
@@ -87,7 +88,7 @@ def _exists(client: Client, kind: Any, name: str) -> bool:
     """Whether an object exists; True where this user may not know."""
     try:
         client.get(kind, name)
-    except connection.ApiError as error:
+    except ApiError as error:
         if connection.status_code(error) == connection.NOT_FOUND:
             return False
         if connection.status_code(error) != connection.FORBIDDEN:
@@ -115,7 +116,7 @@ def _claim_problems(client: Client, name: str) -> Iterator[str]:
     """Why a persistent volume claim cannot be mounted; one that binds when its first pod comes is no problem."""
     try:
         claim = client.get(PersistentVolumeClaim, name).to_dict()
-    except connection.ApiError as error:
+    except ApiError as error:
         if connection.status_code(error) == connection.NOT_FOUND:
             yield f"there is no persistent volume claim '{name}': correct --model-volume"
             return
@@ -139,7 +140,7 @@ def _binds_later(client: Client, claim: Mapping[str, Any]) -> bool:
         return False
     try:
         return client.get(StorageClass, name).to_dict().get("volumeBindingMode") == "WaitForFirstConsumer"
-    except connection.ApiError:
+    except ApiError:
         return False
 
 
@@ -149,7 +150,7 @@ def _node_problems(client: Client, options: ClusterOptions, spec: ServerSpec | N
         return
     try:
         nodes = [node.to_dict() for node in client.list(Node)]
-    except connection.ApiError as error:
+    except ApiError as error:
         if connection.status_code(error) == connection.FORBIDDEN:
             return
         raise
@@ -221,7 +222,7 @@ def _quota_problems(client: Client, options: ClusterOptions, spec: ServerSpec | 
         return
     try:
         quotas = [quota.to_dict() for quota in client.list(ResourceQuota)]
-    except connection.ApiError as error:
+    except ApiError as error:
         if connection.status_code(error) == connection.FORBIDDEN:
             return
         raise

@@ -160,7 +160,7 @@ class KubernetesServer:
 
     def _events(self, kind: str, name: str) -> Sequence[Mapping[str, Any]]:
         """The events about an object, oldest first; none where this user may not read them."""
-        fields = {"involvedObject.kind": kind, "involvedObject.name": name}
+        fields: dict[str, Any] = {"involvedObject.kind": kind, "involvedObject.name": name}
         try:
             events = [event.to_dict() for event in self._client.list(Event, fields=fields)]
         except connection.CONNECTION_ERRORS as error:
@@ -203,11 +203,13 @@ class KubernetesServer:
 
     def _gpu_product(self, node: str | None) -> str | None:
         """What a node's labels call its GPUs; None where nodes may not be read."""
+        if node is None:
+            return None
         try:
-            labels = self._client.get(Node, node).metadata.labels if node else {}
+            labels = connection.as_json(self._client.get(Node, node))["metadata"].get("labels") or {}
         except connection.CONNECTION_ERRORS:
             return None
-        return next((labels[name] for name in GPU_LABELS if name in (labels or {})), None)
+        return next((labels[name] for name in GPU_LABELS if name in labels), None)
 
     def _check_reachable(self) -> None:
         """MachineError when the pod is ready for its node, and its port cannot be reached from here."""

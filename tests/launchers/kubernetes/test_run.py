@@ -39,10 +39,10 @@ def test_a_run_measures_pods_and_leaves_nothing_on_the_cluster(tmp_path: Path, m
         result = autotuner.run(compose(context), tmp_path / "runs")
         assert not [plural for plural in ("jobs", "pods", "configmaps") if cluster.all(plural)]
         assert "create jobs" in cluster.requests
-    (trial,) = result.store.trials()
+    (trial,) = result.trials
     assert trial.measurement.failure is None
     assert trial.measurement.load_points
     assert trial.measurement.server["node"] == "gpu-a"
-    record = json.loads((result.store.path / "trials" / f"{trial.number:03d}" / "pod.json").read_text())
+    record = json.loads((result.path / "trials" / f"{trial.number:03d}" / "pod.json").read_text())
     assert "--max-running-requests" in record["args"]
     assert not list(leftovers.read_notes())
