@@ -18,7 +18,7 @@ FLOORS = [
     {"loadtest"},
     {"session"},
     {"bench_record"},
-    {"local_data", "run_setup", "run_report", "bench_setup"},
+    {"local_data", "run_setup", "run_report", "bench_setup", "engine_trace"},
     {"running_server"},
     {"tune", "report", "execute", "forecaster"},
     {"evaluate", "machine"},

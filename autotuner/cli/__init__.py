@@ -35,6 +35,7 @@ from autotuner.cli.report import report
 from autotuner.cli.run import run
 from autotuner.cli.sla import app as sla_app
 from autotuner.cli.standard_streams import open_standard_streams
+from autotuner.cli.trace import trace
 from autotuner.cli.ui import ui
 from autotuner.cli.verbose import Verbose, with_verbose
 
@@ -74,6 +75,7 @@ for _function, _panel in (
     (compare, COMPARE),
     (export, COMPARE),
     (bench, LOAD_TEST),
+    (trace, LOAD_TEST),
     (calibrate, PREDICT),
     (doctor, MACHINE),
     (clean, MACHINE),

@@ -201,7 +201,7 @@ def bench(
             seed=seed,
             slo=parse_slo(slo),
             find_capacity=find_capacity,
-            headers=_parse_headers(header or []),
+            headers=parse_headers(header or []),
             api_key_env=api_key_env,
             ca_file=ca_file,
             insecure=insecure,
@@ -231,7 +231,8 @@ def _parse_time_unit(text: str | None) -> TimeUnit | None:
     return unit
 
 
-def _parse_headers(texts: list[str]) -> dict[str, str]:
+def parse_headers(texts: list[str]) -> dict[str, str]:
+    """The headers of `NAME:VALUE` texts; UsageError, which repeats none of them, where one is not of that form."""
     from autotuner.errors import UsageError
 
     headers = {}

@@ -33,6 +33,17 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
             "  --slo ttft=1.0,tpot=0.05 --objective maximize_throughput",
         ),
     ),
+    "trace": (
+        Example(
+            "Trace a vLLM that writes to /data/traces",
+            "autotune trace http://127.0.0.1:8000 --server-folder /data/traces",
+        ),
+        Example(
+            "Workers of Dynamo behind a frontend",
+            "autotune trace http://127.0.0.1:8000 --server-folder /data/traces \\\n"
+            "  --worker http://127.0.0.1:9090 --worker http://127.0.0.1:9091",
+        ),
+    ),
     "bench": (
         Example(
             "Three loads, judged by targets, with files and plots",
@@ -167,7 +178,7 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
             "Prefill on one GPU type and decode on another, with the cost",
             "autotune sla plan h100-profile h200-profile --rate 80 \\\n  --price H100=2.5 --price H200=3.2",
         ),
-        Example("What Dynamo's planner would start", "autotune sla plan sla-profile --rate 80 --like dynamo-0.9"),
+        Example("What Dynamo's planner would start", "autotune sla plan sla-profile --rate 80 --like dynamo-1.6"),
     ),
     "sla check": (Example("Check a profile that another program wrote", "autotune sla check profiling_results"),),
     "sla export": (

@@ -144,8 +144,8 @@ def plan(
         str,
         option(
             "--like",
-            metavar="autotune|dynamo-0.9",
-            help="Whose arithmetic: autotune's, or that of Dynamo's 0.9 planner.",
+            metavar="NAME",
+            help="Whose arithmetic: autotune's, or that of Dynamo's planner: dynamo-0.9 (curves), dynamo-1.6 (lines).",
             panel=OUTPUT,
         ),
     ] = "autotune",

@@ -287,7 +287,8 @@ class SlaRunOptions:
         try:
             dynamo = read_request(read_text(self.file))
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"'{self.file}' cannot be read.", why=str(error)) from error
+            reason = getattr(error, "strerror", None) or str(error)
+            raise UsageError(f"'{self.file}' cannot be read: {reason}.") from error
         values, remarks = request_values(dynamo)
         for remark in remarks:
             display.warning(remark)

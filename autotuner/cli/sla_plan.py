@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from autotuner.profiling.planner_profile import PlannerProfile
     from autotuner.profiling.request import SlaRequest
 
-ARITHMETICS = ("autotune", "dynamo-0.9")
+ARITHMETICS = ("autotune", "dynamo-0.9", "dynamo-1.6")
 MAX_LISTED_POINTS = 8
 
 
@@ -49,66 +50,63 @@ def show_plan(
 
     curves = WorkerCurves(profile, prefill_gpus, decode_gpus)
     load = _load(values, request, curves)
-    if like == "dynamo-0.9":
-        _show_planner_replicas(curves, load, as_json=as_json)
-        return
+
+    def hourly_cost(prefill_workers: int, decode_workers: int) -> float | None:
+        gpus = prefill_workers * prefill_gpus, decode_workers * decode_gpus
+        return _hourly_cost(*gpus, folder, decode_folder, prices)
+
+    show = _show_own_plan if like == "autotune" else partial(_show_planner_replicas, like=like)
+    show(curves, load, hourly_cost, as_json=as_json)
+
+
+HourlyCost = Callable[[int, int], float | None]
+"""Price per hour of so many prefill and decode workers, None where it is not known."""
+
+
+def _show_own_plan(curves: WorkerCurves, load: PlannedLoad, hourly_cost: HourlyCost, *, as_json: bool) -> None:
     from autotuner.profiling.outcome import plan_json
     from autotuner.profiling.plan import plan_workers
 
     plan = plan_workers(curves, load)
-    cost = _hourly_cost(
-        plan.prefill_workers * prefill_gpus, plan.decode_workers * decode_gpus, folder, decode_folder, prices
-    )
+    cost = hourly_cost(plan.prefill_workers, plan.decode_workers)
     if as_json:
         display.json({**(plan_json(plan) or {}), "price_per_hour": cost})
     else:
         print_plan(plan)
-        if cost is not None:
-            per_million = cost / (plan.served_rate * load.osl * 3600) * 1e6
-            display.sentence(f"cost: {cost:,.2f} per hour, {per_million:,.3f} per million output tokens", indent="    ")
+        _print_cost(cost, plan.served_rate * load.osl)
     if plan.is_short:
         raise NoFeasibleError(
             f"{load.max_gpus} GPUs do not sustain {load.rate:,.4g} requests/s within the targets.",
             why=f"They sustain {plan.served_rate:,.4g}.",
             remedy="Give more --total-gpus, or a lower --rate.",
         )
-
-
-def _show_planner_replicas(curves: WorkerCurves, load: PlannedLoad, *, as_json: bool) -> None:
-    from autotuner.profiling.planner_model import PlannerInterpolation, PlannerLoad, planner_replicas
-
-    interpolation = PlannerInterpolation(curves.profile)
-    itl = 1000 * load.itl
-    asked = PlannerLoad(load.rate, load.isl, load.osl, itl, curves.prefill_gpus, curves.decode_gpus, load.max_gpus)
-    prefill, decode = planner_replicas(interpolation, asked)
-    throughput, expected_itl, usage = interpolation.best_decode(itl, load.isl + load.osl / 2)
-    if as_json:
-        display.json(
-            {
-                "prefill_workers": prefill,
-                "decode_workers": decode,
-                "ttft_ms": interpolation.ttft(load.isl),
-                "prefill_tokens_per_second_per_gpu": interpolation.prefill_throughput(load.isl),
-                "itl_ms": expected_itl,
-                "decode_tokens_per_second_per_gpu": throughput,
-                "kv_usage": usage,
-            }
+    if plan.missed_targets:
+        options = " and ".join(f"--{name.lower()}" for name in plan.missed_targets)
+        raise NoFeasibleError(
+            f"No number of these workers meets the target on {' and '.join(plan.missed_targets)}.",
+            why="One idle worker misses it already.",
+            remedy=f"Raise {options}, or profile faster workers.",
         )
-        return
-    display.sentence(
-        f"Dynamo's 0.9 planner starts {pluralize(prefill, 'prefill worker')} and "
-        f"{pluralize(decode, 'decode worker')} for {load.rate:,.4g} requests/s."
-    )
-    display.sentence(
-        f"prefill: {load.rate * load.isl:,.0f} tokens/s / {interpolation.prefill_throughput(load.isl):,.2f} per GPU / "
-        f"{pluralize(curves.prefill_gpus, 'GPU')}; TTFT {interpolation.ttft(load.isl):,.2f} ms",
-        indent="    ",
-    )
-    display.sentence(
-        f"decode: {load.rate * load.osl:,.0f} tokens/s / {throughput:,.2f} per GPU / "
-        f"{pluralize(curves.decode_gpus, 'GPU')}; ITL {expected_itl:,.2f} ms at {usage:.1%} KV usage",
-        indent="    ",
-    )
+
+
+def _show_planner_replicas(
+    curves: WorkerCurves, load: PlannedLoad, hourly_cost: HourlyCost, *, like: str, as_json: bool
+) -> None:
+    from autotuner.cli.planner_replicas import planner_answer, print_planner_answer
+
+    answer = planner_answer(curves, load, like)
+    cost = hourly_cost(answer.prefill_workers, answer.decode_workers)
+    if as_json:
+        display.json({**answer.to_json(), "price_per_hour": cost})
+    else:
+        print_planner_answer(answer, load, like)
+        _print_cost(cost, load.rate * load.osl)
+
+
+def _print_cost(cost: float | None, tokens_per_second: float) -> None:
+    if cost is not None:
+        per_million = cost / (tokens_per_second * 3600) * 1e6
+        display.sentence(f"cost: {cost:,.2f} per hour, {per_million:,.3f} per million output tokens", indent="    ")
 
 
 def _usable_profile(folder: Path, decode_folder: Path | None = None) -> PlannerProfile:
@@ -198,12 +196,14 @@ def _hourly_cost(
 
 def check_profile(folder: Path, decode_gpus: int | None, *, as_json: bool) -> None:
     """Report what makes a planner fail on a profile, and the points that no engine can have run."""
+    from autotuner.profiling.measurements import CONSISTENCY_BOUNDS
     from autotuner.profiling.planner_profile import PlannerProfile
 
     profile = PlannerProfile.read(folder)
     problems = profile.problems()
     gpus = decode_gpus or _worker_gpus(folder, "decode")
     inconsistent = [] if problems else profile.inconsistent_points(gpus)
+    low, high = CONSISTENCY_BOUNDS
     counts = {"prefill_points": len(profile.prefill_isl), "decode_points": len(profile.z_itl)}
     if as_json:
         points = [{"requests": requests, "consistency": value} for requests, value in inconsistent]
@@ -215,8 +215,8 @@ def check_profile(folder: Path, decode_gpus: int | None, *, as_json: bool) -> No
         )
         for requests, value in inconsistent[:MAX_LISTED_POINTS]:
             display.sentence(
-                f"{pluralize(requests, 'request')} in flight: throughput x ITL / requests is {value:.2f}, not about 1, "
-                "so that fewer ran at once than the point says",
+                f"{pluralize(requests, 'request')} in flight: throughput x ITL / requests is {value:.3f}, "
+                f"not {low:g} to {high:g}, so that fewer ran at once than the point says",
                 indent="    ",
             )
         if not problems and not inconsistent:

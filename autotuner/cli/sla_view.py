@@ -72,7 +72,9 @@ def print_outcome(outcome: ProfileOutcome) -> None:
 
 
 def _target_text(ratio: float) -> str:
-    return "met" if ratio <= 1 else f"missed by {ratio - 1:.0%}"
+    if ratio <= 1:
+        return "met"
+    return f"missed by {ratio - 1:.0%}" if ratio < 2 else f"{ratio:,.1f} x the target"
 
 
 def _print_left_out(outcome: ProfileOutcome) -> None:
@@ -154,7 +156,7 @@ def _print_ending(outcome: ProfileOutcome) -> None:
         display.sentence(f"{launches}, {points}, {time}{virtual}, {record.gpu_hours:,.2f} GPU-hours: {record.path}")
     if outcome.sweep.stop_reason:
         display.warning(f"The profile is not complete: {outcome.sweep.stop_reason}. Repeat the command to go on.")
-    elif not outcome.is_complete:
+    elif not outcome.is_complete and not outcome.selection.missed_targets:  # else an error says why
         display.warning(f"The planner's files are not written: {'; '.join(outcome.profile_problems)}.")
 
 

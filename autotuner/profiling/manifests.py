@@ -131,6 +131,9 @@ def write_manifests(folder: Path, deployment: DynamoDeployment) -> list[Path]:
     return [folder / name for name in files]
 
 
+UNREACHABLE_CLUSTER = re.compile(r"connection refused|unable to connect|no such host|i/o timeout", re.IGNORECASE)
+
+
 def apply_deployment(path: Path, *, namespace: str | None, dry_run: bool) -> str:
     """Apply a manifest with kubectl, or only let the cluster check it; what kubectl printed.
 
@@ -145,6 +148,12 @@ def apply_deployment(path: Path, *, namespace: str | None, dry_run: bool) -> str
         done = subprocess.run(command, capture_output=True, text=True, timeout=KUBECTL_SECONDS, check=False)
     except subprocess.TimeoutExpired as error:
         raise MachineError("kubectl does not answer.", why=f"It took more than {KUBECTL_SECONDS:g} s.") from error
+    if done.returncode and UNREACHABLE_CLUSTER.search(done.stderr):
+        raise MachineError(
+            "kubectl reaches no cluster.",
+            why=done.stderr.strip().splitlines()[-1],
+            remedy="Choose one with `kubectl config use-context`, or set KUBECONFIG. Nothing was applied.",
+        )
     if done.returncode:
         raise MachineError(
             "The cluster refuses the deployment.", why=" ".join(done.stderr.split()), remedy="Nothing else was applied."

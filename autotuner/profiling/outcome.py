@@ -118,8 +118,8 @@ class ProfileOutcome:
                 return self._nothing_text("prefill")
             return (
                 f"TTFT binds: the nearest prefill worker is {prefill.mapping.label} with "
-                f"{1000 * prefill.point.ttft:,.1f} ms at {request.isl:,} tokens; the target is "
-                f"{1000 * request.ttft:g} ms, {prefill.target_ratio - 1:.0%} less."
+                f"{1000 * prefill.point.ttft:,.1f} ms at {request.isl:,} tokens, {_excess_text(prefill.target_ratio)} "
+                f"the target of {1000 * request.ttft:g} ms."
             )
         decode = selection.decode_pick
         if decode is None:
@@ -127,7 +127,7 @@ class ProfileOutcome:
         requests = pluralize(decode.point.concurrency, "request")
         return (
             f"ITL binds: the nearest decode worker is {decode.mapping.label} with {1000 * decode.point.itl:,.2f} ms "
-            f"at {requests} in flight; the target is {1000 * request.itl:g} ms, {decode.target_ratio - 1:.0%} less."
+            f"at {requests} in flight, {_excess_text(decode.target_ratio)} the target of {1000 * request.itl:g} ms."
         )
 
     def _nothing_text(self, phase: str) -> str:
@@ -181,6 +181,11 @@ class ProfileOutcome:
             "leave_one_out": {"ttft": _errors_json(self.ttft_errors), "itl": _errors_json(self.itl_errors)},
             "plan": plan_json(self.plan),
         }
+
+
+def _excess_text(ratio: float) -> str:
+    """How far a value is above its target: `10% above`, `3.2 times`."""
+    return f"{ratio - 1:.0%} above" if ratio < 2 else f"{ratio:,.1f} times"
 
 
 def _ranking_json(workers: tuple[RankedWorker[Any], ...]) -> list[dict[str, Any]]:

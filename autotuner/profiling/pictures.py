@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from autotuner.errors import pluralize
 from autotuner.profiling.artefacts import cost_rows
 from autotuner.profiling.outcome import ProfileOutcome
 from autotuner.profiling.planner_profile import DECODE_FOLDER, PREFILL_FOLDER
@@ -134,7 +135,7 @@ def _draw_decode_sweep(outcome: ProfileOutcome, path: Path) -> Path:
             )
     pick = outcome.selection.decode_pick
     if pick is not None:
-        label = f"{pick.mapping.label} with {pick.point.concurrency} requests, chosen"
+        label = f"chosen: {pick.mapping.label} with\n{pluralize(pick.point.concurrency, 'request')}"
         x, y = 1000 * pick.point.itl, pick.point.throughput_per_gpu
         axes.plot([x], [y], "*", color=INK, markersize=13, linestyle="none", label=label)
     _draw_target(axes, 1000 * request.itl, "target")

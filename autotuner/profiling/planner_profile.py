@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autotuner.errors import ConfigError
+from autotuner.errors import ConfigError, pluralize
 from autotuner.input_files import read_json
 from autotuner.profiling.measurements import CONSISTENCY_BOUNDS
 from autotuner.profiling.points import DecodePoint, PrefillPoint
@@ -106,15 +106,15 @@ class PlannerProfile:
             return problems
         if len(self.prefill_isl) < MIN_PREFILL_POINTS:
             problems.append(
-                f"There are {len(self.prefill_isl)} prefill points: the planner's curve needs {MIN_PREFILL_POINTS}"
+                f"The planner's curve needs {MIN_PREFILL_POINTS} prefill points, and there are {len(self.prefill_isl)}"
             )
         if (np.diff(self.prefill_isl) <= 0).any():
             problems.append("prefill_isl is not ascending, or names a length twice")
         contexts = len(set(self.y_context_length.tolist()))
         if len(self.z_itl) < MIN_SURFACE_POINTS or contexts < MIN_DECODE_POINTS:
             problems.append(
-                f"There are {len(self.z_itl)} decode points of {contexts} context lengths: the planner's surface needs "
-                f"{MIN_SURFACE_POINTS} points of {MIN_DECODE_POINTS} lengths"
+                f"The planner's surface needs {MIN_SURFACE_POINTS} decode points of {MIN_DECODE_POINTS} context "
+                f"lengths, and there are {len(self.z_itl)} of {contexts}"
             )
         elif _are_on_one_line(self.x_kv_usage, self.y_context_length / self.y_context_length.max()):
             problems.append("all decode points lie on one line of KV usage and context length, which is no surface")
@@ -150,7 +150,7 @@ def _array_problems(profile: PlannerProfile, names: Sequence[str]) -> list[str]:
     for name, values in arrays.items():
         holes = int((~np.isfinite(values)).sum())
         if holes:
-            problems.append(f"{name} has {holes} holes (values that are no numbers)")
+            problems.append(f"{name} has {pluralize(holes, 'hole')}: values that are no numbers")
         elif len(values) and values.min() <= 0:
             problems.append(f"{name} has {int((values <= 0).sum())} values that are not above 0")
     return problems

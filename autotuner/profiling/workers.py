@@ -126,10 +126,15 @@ class WorkerSetup:
             possible_mappings(self.shape, self.experiment.base_runtime, counts), self.rejection_reason
         )
         if not allowed:
+            total = self.request.total_gpus
+            fewer = total is not None and total < min(counts)
             raise ConfigError(
-                f"No worker of {', '.join(map(str, counts))} GPUs can run {self.request.model}.",
+                f"No worker of {' or '.join(map(str, counts))} {'GPU' if counts == (1,) else 'GPUs'} can run "
+                f"{self.request.model}.",
                 why=" ".join(f"{item.mapping.label}: {item.reason}." for item in forbidden),
-                remedy="Allow more GPUs with --gpus-per-engine, or name another --gpu.",
+                remedy="Allow more --total-gpus, or fewer GPUs with --gpus-per-engine."
+                if fewer
+                else "Allow more GPUs with --gpus-per-engine, or name another --gpu.",
             )
         return allowed, forbidden
 

@@ -72,8 +72,30 @@ def test_workers_are_planned_from_a_profile_and_priced(profiled):
     short = autotune("sla", "plan", "p", "--rate", "6000", "--total-gpus", "8")
     assert short.code == 1
     assert "do not sustain" in short.err
-    dynamo = autotune("sla", "plan", "p", "p", "--rate", "60", "--like", "dynamo-0.9")
-    assert "Dynamo's 0.9 planner starts" in dynamo.out
+
+
+@pytest.mark.parametrize("columns", ["80", "100"])
+@pytest.mark.parametrize("release", ["0.9", "1.6"])
+def test_a_plan_follows_the_arithmetic_of_a_release_of_dynamos_planner(profiled, release, columns):
+    asked = ("sla", "plan", "p", "p", "--rate", "60", "--like", f"dynamo-{release}", "--price", "H100=2")
+    dynamo = profiled(*asked, columns=columns)
+    assert dynamo.code == 0
+    assert f"Dynamo's {release} planner starts" in dynamo.out
+    assert "per hour" in dynamo.out
+    assert max(map(len, dynamo.out.splitlines())) <= int(columns)
+    data = profiled(*asked, "--json").data
+    assert data["prefill_workers"] >= 1
+    assert data["price_per_hour"] >= 4
+
+
+def test_a_target_that_one_idle_worker_misses_is_no_plan(profiled):
+    asked = ("sla", "plan", "p", "--rate", "1", "--itl", "0.5")
+    plan = profiled(*asked)
+    assert plan.code == 1
+    assert "meets the target on ITL" in " ".join(plan.err.split())
+    dynamo = profiled(*asked, "--like", "dynamo-1.6")
+    assert dynamo.code == 0
+    assert "starts the workers nevertheless" in " ".join((dynamo.out + dynamo.err).split())
 
 
 def test_a_profile_is_checked_and_compared_with_another(profiled):
@@ -99,7 +121,10 @@ def test_targets_that_nobody_meets_exit_with_one_and_name_the_nearest(autotune, 
     strict = (*RUN, "--gpus-per-engine", "1", "--ttft", "1")
     ended = autotune(*strict, "-o", "p")
     assert ended.code == 1
-    assert "TTFT binds: the nearest prefill worker is TP1" in " ".join(ended.err.split())
+    error = " ".join(ended.err.split())
+    assert "TTFT binds: the nearest prefill worker is TP1" in error
+    assert "times the target of 1 ms" in error
+    assert "not written" not in error
     assert autotune("sla", "check", "p").code == 2
     assert autotune(*strict, "-o", "p", "--accept-nearest").code == 0
 
@@ -113,6 +138,8 @@ def test_targets_that_nobody_meets_exit_with_one_and_name_the_nearest(autotune, 
         ((*RUN, "--gpus-per-engine", "two"), "not a number, a range or a list"),
         ((*RUN, "--rate", "1", "--concurrency", "1"), "cannot be combined"),
         ((*RUN, "--prefill-points", "3"), "cubic"),
+        ((*RUN, "--gpus-per-engine", "2", "--total-gpus", "1"), "Allow more --total-gpus"),
+        (("sla", "run", "-f", "nowhere.yaml"), "cannot be read: No such file"),
         (("sla", "show", "nowhere"), "not the folder of an SLA profile"),
         (("sla", "plan", "nowhere", "--rate", "1"), "has no profile of this phase"),
         (("sla", "plan", "nowhere", "--like", "me"), "Unknown arithmetic"),
@@ -141,7 +168,7 @@ def test_a_profile_of_another_program_needs_the_load_and_is_planned_then(profile
     (other / "prefill_raw_data.json").write_text(json.dumps(data))
     check = autotune("sla", "check", "other")
     assert check.code == 1
-    assert "3 prefill points" in check.err
+    assert "there are 3" in check.err
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,10 @@ def test_a_machine_without_kubectl_says_what_to_apply(tmp_path, monkeypatch):
 @pytest.mark.processes
 def test_a_deployment_is_checked_by_the_cluster_before_it_is_applied(tmp_path, monkeypatch):
     script = tmp_path / "kubectl"
-    script.write_text('#!/bin/sh\necho "$@"\ncase "$*" in *bad*) echo "no such kind" >&2; exit 1;; esac\n')
+    script.write_text(
+        '#!/bin/sh\necho "$@"\ncase "$*" in *bad*) echo "no such kind" >&2; exit 1;; '
+        '*far*) echo "dial tcp 10.0.0.1:6443: connect: connection refused" >&2; exit 1;; esac\n'
+    )
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
     text = apply_deployment(Path("good.yaml"), namespace="serving", dry_run=True)
@@ -127,3 +130,5 @@ def test_a_deployment_is_checked_by_the_cluster_before_it_is_applied(tmp_path, m
     assert "--dry-run" not in apply_deployment(Path("good.yaml"), namespace=None, dry_run=False)
     with pytest.raises(MachineError, match="no such kind"):
         apply_deployment(Path("bad.yaml"), namespace=None, dry_run=False)
+    with pytest.raises(MachineError, match="reaches no cluster"):
+        apply_deployment(Path("far.yaml"), namespace=None, dry_run=True)

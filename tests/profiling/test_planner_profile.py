@@ -55,13 +55,13 @@ def test_the_number_of_requests_is_recovered_exactly():
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"prefill_ttft": [1.0, float("nan"), 3.0, 4.0]}, "1 holes"),
+        ({"prefill_ttft": [1.0, float("nan"), 3.0, 4.0]}, "has 1 hole:"),
         ({"prefill_ttft": [1.0, 2.0, 3.0]}, "differ in length"),
         ({"prefill_ttft": [1.0, 2.0, 0.0, 4.0]}, "not above 0"),
         ({"prefill_isl": [100, 600, 600, 2400]}, "not ascending"),
         ({"prefill_isl": [1, 2, 3], "prefill_ttft": [1, 2, 3], "prefill_thpt_per_gpu": [1, 2, 3]}, "needs 4"),
         ({"x_kv_usage": [2.0] * 9}, "one line"),
-        ({"y_context_length": [620.0] * 9}, "1 context lengths"),
+        ({"y_context_length": [620.0] * 9}, "there are 9 of 1"),
         ({"x_kv_usage": [0.1, 0.2, 1.3] * 3}, "more than the whole KV cache"),
     ],
 )

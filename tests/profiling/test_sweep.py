@@ -138,7 +138,7 @@ def test_mappings_that_cannot_run_never_start(tmp_path):
     assert "does not fit" in reasons["TP1"]
     assert "--total-gpus is 8" in reasons["TP16"]
     assert [mapping.label for mapping in sweep.mappings] == ["TP4"]
-    with pytest.raises(ConfigError, match="No worker of 1 GPUs can run"):
+    with pytest.raises(ConfigError, match="No worker of 1 GPU can run"):
         sweep_of(tmp_path / "none", model="llama-3.1-70b", gpus_per_engine=(1,))
 
 

@@ -219,8 +219,8 @@ def check_name(name: str, components: Sequence[str] = ()) -> None:
     if len(name) + longest > MAX_NAME_LENGTH:
         raise ConfigError(
             f"The name {name} is too long.",
-            why=f"Pods are named after the deployment and its component, at most {MAX_NAME_LENGTH} characters together,"
-            f" and the longest component has {longest}.",
+            why=f"Pods are named after the deployment and its component, at most {MAX_NAME_LENGTH} characters together"
+            + (f", and the longest component has {longest}." if longest else "."),
             remedy=f"Choose a name of at most {MAX_NAME_LENGTH - longest} characters.",
         )
 

@@ -292,7 +292,12 @@ def _document(text: str) -> Mapping[str, Any]:
     try:
         documents = [document for document in yaml.safe_load_all(text) if document is not None]
     except yaml.YAMLError as error:
-        raise ConfigError("The request is not valid YAML.", why=str(error), remedy="Correct it.") from error
+        mark = getattr(error, "problem_mark", None)
+        place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise ConfigError(
+            f"The request is not valid YAML{place}: {problem}.", remedy="Correct the text at that place."
+        ) from error
     requests = [item for item in documents if isinstance(item, Mapping) and item.get("kind", KIND) == KIND]
     if len(requests) != 1:
         kinds = ", ".join(
