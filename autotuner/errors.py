@@ -6,6 +6,7 @@ import errno
 import os
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -140,6 +141,36 @@ class FileError(AutotuneError):
         )
         if error.errno == errno.ENAMETOOLONG:
             self.exit_code = UsageError.exit_code
+
+
+EXHAUSTED_ERRNOS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
+"""Errors of a machine that has no more files, memory or processes to give."""
+
+
+def machine_fault(error: Exception) -> AutotuneError | None:
+    """The error to show where the fault is the machine's or a file's, and not autotune's; None where it is not."""
+    if isinstance(error, MemoryError):
+        return OutOfMemoryError()
+    if not isinstance(error, OSError) or error.errno is None:
+        return None
+    if error.errno in EXHAUSTED_ERRNOS:
+        return MachineError(
+            "The operating system refuses what a run takes.",
+            why=f"{error.strerror}.",
+            remedy="Raise the limits of this shell, which `ulimit -a` shows, or end other programs.",
+        )
+    if error.filename is not None:
+        return FileError(error)
+    if isinstance(error, FileNotFoundError) and not _has_working_folder():
+        return MachineError("The folder that autotune was started in is gone.", remedy="Start it in one that exists.")
+    return None
+
+
+def _has_working_folder() -> bool:
+    try:
+        return Path.cwd().is_dir()
+    except OSError:
+        return False
 
 
 class OutOfMemoryError(MachineError):

@@ -110,7 +110,7 @@ class Deployment(Section):
 
     Of a server that runs already the certificate is checked against the system's authorities, or those in
     `ca_file`; not at all if `insecure`. The rest is for clusters. `namespace`, `context` and `kubeconfig` are
-    kubectl's by default. `secret` names the Secret that has the server's secrets. `model_volume` is PVC[:path] or
+    kubectl's by default. `secret_name` is the Secret that has the server's secrets. `model_volume` is PVC[:path] or
     hostPath:/folder, each of `tolerations` is KEY[=VALUE][:EFFECT], and `gpu_resource` is what nodes call GPUs.
     A pod waits `queue_timeout` seconds for a node, and with `share_nodes` trials may run on one node.
     `base_model` and `serving_runtime` are names of OME's objects.
@@ -127,7 +127,7 @@ class Deployment(Section):
     kubeconfig: str | None = None
     service_account: ObjectName | None = None
     image_pull_secret: ObjectName | None = None
-    secret: ObjectName = "autotune-secrets"
+    secret_name: ObjectName = "autotune-secrets"
     model_volume: str | None = None
     node_selector: dict[str, str] = Field(default_factory=dict)
     tolerations: tuple[str, ...] = ()
@@ -185,13 +185,17 @@ class Deployment(Section):
         return url
 
 
+MAX_PRICE = 1e12
+"""Of a GPU-hour in any currency; what a million tokens cost must stay a number."""
+
+
 class Hardware(Section):
     """The GPUs a run may use, `gpus` by index; `price_per_gpu_hour` is in any one currency."""
 
     gpu_type: str | None = None
     total_gpus: int | None = Field(None, ge=1)
     gpus: tuple[int, ...] = ()
-    price_per_gpu_hour: float | None = Field(None, gt=0)
+    price_per_gpu_hour: float | None = Field(None, gt=0, le=MAX_PRICE)
 
     @property
     def usable_gpu_count(self) -> int | None:
@@ -215,7 +219,7 @@ class SkewOptions(Section):
     """Log-normal factors, of standard deviation `sd`, between the simulated engine's costs and the predicted ones."""
 
     seed: int = 0
-    sd: float = Field(0.0, ge=0)
+    sd: float = Field(0.0, ge=0, le=10)
 
 
 class SimulationOptions(Section):

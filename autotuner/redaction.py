@@ -34,6 +34,9 @@ SECRET_WORDS = (
 SECRET_NAME = re.compile(rf"(^|[-_. ])({SECRET_WORDS})$", re.IGNORECASE)
 """Names of variables and headers whose values are secrets."""
 
+SECRET_OBJECT_KEYS = ("image_pull_secret",)
+"""Settings named like secrets whose values are names of Kubernetes' objects."""
+
 KEY_FORMAT = re.compile(
     r"(?<![A-Za-z0-9])(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|nvapi-[A-Za-z0-9_-]{20,}|gh[pousr]_[A-Za-z0-9]{20,}"
     r"|github_pat_\w{20,}|glpat-[A-Za-z0-9_-]{16,}|AKIA[A-Z0-9]{16}|xox[abprs]-[A-Za-z0-9-]{10,}|AIza[\w-]{30,})"
@@ -139,7 +142,7 @@ def remember_settings(settings: Mapping[str, Any]) -> None:
     """Remember the secrets of a configuration: texts under names of secrets, keys, and passwords in addresses."""
     for name, text in _texts(settings):
         if not is_reference(text):
-            if SECRET_NAME.search(name):
+            if _holds_secret(name):
                 remember_secret(text)
             for match in KEY_FORMAT.finditer(text):
                 remember_secret(match[0])
@@ -159,12 +162,17 @@ def _texts(data: Any, name: str = "") -> Iterator[tuple[str, str]]:
             yield from _texts(value, name)
 
 
+def _holds_secret(key: str) -> bool:
+    """Whether the value of a setting is a secret by the setting's name."""
+    return key.rpartition(".")[2] not in SECRET_OBJECT_KEYS and SECRET_NAME.search(key) is not None
+
+
 def secret_in(name: str, value: Any) -> str | None:
     """What makes a setting a secret, as the predicate of a sentence; None where nothing does."""
     for key, text in _texts(value, name):
         if not text or is_reference(text) or text == MASK:
             continue
-        if len(text) >= MIN_LENGTH and SECRET_NAME.search(key):
+        if len(text) >= MIN_LENGTH and _holds_secret(key):
             return "is a secret" if key == name else f"holds a secret, {key!r}"
         if url_password(text):
             return "holds an address with a password"

@@ -1,7 +1,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotuner.kubernetes_values import (
@@ -20,6 +20,7 @@ LABEL = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
 MODEL = "meta-llama/Llama-3.1-8B-Instruct"
 
 
+@settings(max_examples=40)
 @given(st.lists(st.text(max_size=90), min_size=1, max_size=3))
 def test_every_text_becomes_a_name(parts):
     name = object_name(*parts)
@@ -27,6 +28,7 @@ def test_every_text_becomes_a_name(parts):
     assert len(name) <= 40
 
 
+@settings(max_examples=40)
 @given(st.text(max_size=200))
 def test_every_text_becomes_the_value_of_a_label(text):
     value = label_value(text)
@@ -66,6 +68,7 @@ def expanded(text: str) -> str:
     return re.sub(r"\$\$|\$\(([^)]*)\)", lambda match: "$" if match[0] == "$$" else f"<value of {match[1]}>", text)
 
 
+@settings(max_examples=40)
 @given(st.text(alphabet="$()A b", max_size=14))
 def test_a_word_reaches_the_container_as_it_was(text):
     assert expanded(without_expansion(text)) == text

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 TRIAL_OPTIONS = "Selection"
 SERVERS = "Several servers on one host"
 
+MAX_SERVERS = 1_000
+"""Each has GPUs, a port and a part of the files that are written."""
+
 
 @with_option_sets
 def command(
@@ -72,7 +75,15 @@ def command(
     ] = None,
     replicas: Annotated[
         int | None,
-        option("--replicas", metavar="N", help="Servers behind a router.", panel=SERVERS, default="1", min=1),
+        option(
+            "--replicas",
+            metavar="N",
+            help="Servers behind a router.",
+            panel=SERVERS,
+            default="1",
+            min=1,
+            max=MAX_SERVERS,
+        ),
     ] = None,
     prefill: Annotated[
         int | None,
@@ -83,11 +94,12 @@ def command(
             panel=SERVERS,
             default="none",
             min=1,
+            max=MAX_SERVERS,
         ),
     ] = None,
     decode: Annotated[
         int | None,
-        option("--decode", metavar="N", help="Decode servers.", panel=SERVERS, default="none", min=1),
+        option("--decode", metavar="N", help="Decode servers.", panel=SERVERS, default="none", min=1, max=MAX_SERVERS),
     ] = None,
     cluster: ClusterOptionSet,
     output: Annotated[Path, RUNS_FOLDER_OPTION] = DEFAULT_RUNS_FOLDER,
@@ -159,6 +171,7 @@ def _package(launch: DeployedCandidate, format: str, trial: Trial, store: RunSto
     """The files of the launch and those that it takes to repeat it, without the secrets that are known."""
     from autotuner.evaluate.launch_files import launch_files
     from autotuner.evaluate.launch_package import package_files
+    from autotuner.input_files import read_text
     from autotuner.redaction import redact
     from autotuner.runs.store import EXPERIMENT_FILE
 
@@ -167,7 +180,7 @@ def _package(launch: DeployedCandidate, format: str, trial: Trial, store: RunSto
         format,
         launch_files(launch, format, with_remark=True),
         trial=trial,
-        experiment=(store.path / EXPERIMENT_FILE).read_text(),
+        experiment=read_text(store.path / EXPERIMENT_FILE),
         hosts=store.environments(),
     )
     return {name: redact(text) for name, text in files.items()}

@@ -34,7 +34,13 @@ OMITTED_COLUMNS = "Left out at {width} columns: {titles}."
 def _console(*, stderr: bool) -> Console:
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False)
+    class PipedConsole(Console):
+        """Leaves a pipe whose reader is gone to the error boundary; by itself it would exit with 1, a verdict."""
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    return PipedConsole(stderr=stderr, highlight=False)
 
 
 def stdout_console() -> Console:

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from autotuner.cli.help_page import HelpPageMixin
-from autotuner.errors import AutotuneError, FileError, OutOfMemoryError
+from autotuner.errors import AutotuneError, machine_fault
 
 EXIT_INTERRUPTED = 130
 EXIT_UNEXPECTED = 70
@@ -69,10 +69,9 @@ class ErrorBoundary(HelpPageMixin, TyperGroup):
                 display.discard_output()
                 display.note(f"Error: The output cannot be written. {error.strerror}.")
                 raise typer.Exit(EXIT_OUTPUT) from error
-            if isinstance(error, OSError) and error.filename is not None and error.errno is not None:
-                _report(FileError(error), ctx, as_json=wants_json)
-            if isinstance(error, MemoryError):
-                _report(OutOfMemoryError(), ctx, as_json=wants_json)
+            if fault := machine_fault(error):
+                fault.__cause__ = error
+                _report(fault, ctx, as_json=wants_json)
             shows_itself = hasattr(error, "show") and hasattr(error, "exit_code")  # click's own usage errors
             _name_rejected_value(error)
             if shows_itself:

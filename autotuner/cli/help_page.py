@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import shutil
 import textwrap
@@ -54,12 +55,16 @@ class HelpPageMixin:
         return [self.options_metavar, *map(argument_usage, arguments(self)), *commands]
 
     def parse_args(self: Any, ctx: Any, args: list[str]) -> list[str]:
-        """Allow an option with a bracketed metavar to be given without a value; its value is then empty."""
+        """Allow an option with a bracketed metavar to be given without a value, which is then empty; refuse NaN."""
         optional_value = [
             parameter for parameter in self.params if not is_argument(parameter) and metavar(parameter).startswith("[")
         ]
         names = {name for parameter in optional_value for name in parameter.opts}
         parsed: list[str] = super().parse_args(ctx, list(_with_empty_values(args, names)))  # type: ignore[misc]
+        for parameter in self.params:
+            value = ctx.params.get(parameter.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise typer.BadParameter(f"{value} is not a finite number.", ctx=ctx, param=parameter)
         return parsed
 
 

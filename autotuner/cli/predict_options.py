@@ -200,6 +200,7 @@ class RankingOptions:
 
 def _parse_prices(texts: Sequence[str]) -> dict[str, float]:
     from autotuner.errors import UsageError
+    from autotuner.experiment import MAX_PRICE
     from autotuner.predict.hardware import find_gpu
 
     prices = {}
@@ -209,7 +210,7 @@ def _parse_prices(texts: Sequence[str]) -> dict[str, float]:
             price = float(value)
         except ValueError:
             price = 0.0
-        if not 0 < price < float("inf"):
+        if not 0 < price <= MAX_PRICE:
             raise UsageError(
                 f"--price '{text}' is not a price.", remedy="Write it as --price H100=2.5: one GPU for one hour."
             )

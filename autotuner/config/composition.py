@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 SLO_OPTION = "--slo"
 
 _SECTIONS_WITH_SECRETS = ("deployment.headers", "runtime.env", "runtime.extra_args", "parameters.")
+_NAMES_OF_SECRETS = ("deployment.secret", "deployment.image_pull_secret")
+"""Settings that name a Secret of Kubernetes, which holds the value."""
+
 _PLAIN_TEXT_REASON = "A configuration is written to the run folder and printed."
 
 Locator = Callable[[str], str]
@@ -150,7 +153,8 @@ def _refuse_secrets(merged: MergedConfig) -> None:
     for path, value in sorted(
         leaves(merged.data).items(), key=lambda leaf: merged.provenance[leaf[0]] not in CALLER_LAYERS
     ):
-        if not path.startswith(_SECTIONS_WITH_SECRETS) and (reason := secret_in(path, value)):
+        is_exempt = path.startswith(_SECTIONS_WITH_SECRETS) or path in _NAMES_OF_SECRETS
+        if not is_exempt and (reason := secret_in(path, value)):
             raise ConfigError(
                 f"{path} {reason}.",
                 why=f"{_PLAIN_TEXT_REASON} It comes from {origin_text(merged.provenance[path], merged.places[path])}.",
@@ -182,7 +186,7 @@ def _add_layer(
     """Check one layer's keys and merge it on top."""
     log.debug("layer %s: %s", layer_name, ", ".join(leaves(data)) or "nothing")
     plain_layer = yaml_documents.plain_data(data, "")
-    remember_settings(plain_layer)
+    remember_settings({path: value for path, value in leaves(plain_layer).items() if path not in _NAMES_OF_SECRETS})
     if "slo" in plain_layer:
         plain_layer["slo"] = normalize_slo(plain_layer["slo"])
     check_keys(layer_name, plain_layer, locate)

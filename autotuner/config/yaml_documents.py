@@ -146,8 +146,11 @@ def root_mapping(document: Document) -> dict[str, Any]:
     return {key: value for key, value in document.data.items() if not str(key).startswith(EXTENSION_PREFIX)}
 
 
-def plain_data(value: Any, label: str) -> Any:
-    """Copy `value` as JSON-ready data; `label` names it in errors."""
+def plain_data(value: Any, label: str, depth: int = 0) -> Any:
+    """Copy `value`, which lies `depth` levels deep, as JSON-ready data; `label` names it in errors."""
+    if depth > MAX_DEPTH:
+        top = ".".join(label.split(".")[:2])
+        raise ConfigError(f"{top} is nested more than {MAX_DEPTH} levels deep.", remedy="Write it flatter.")
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, float):
@@ -158,9 +161,9 @@ def plain_data(value: Any, label: str) -> Any:
         for key in value:
             if not isinstance(key, str):
                 raise ConfigError(f"{label} has the key {key!r}, which is not text.", remedy="Write keys as text.")
-        return {key: plain_data(item, f"{label}.{key}" if label else key) for key, item in value.items()}
+        return {key: plain_data(item, f"{label}.{key}" if label else key, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain_data(item, label) for item in value]
+        return [plain_data(item, label, depth + 1) for item in value]
     raise ConfigError(
         f"{label} holds a {type(value).__name__}.",
         remedy="Use text, numbers, true or false, null, lists and mappings only.",

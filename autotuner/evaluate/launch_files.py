@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,6 +22,7 @@ from autotuner.engines.dynamo import dynamo_arguments
 from autotuner.errors import ConfigError, UsageError, unknown_name_message
 from autotuner.evaluate.launch_script import launch_form, several_servers, simulation_remark
 from autotuner.experiment import Experiment
+from autotuner.input_files import read_json
 from autotuner.kubernetes_values import object_name
 from autotuner.serving import RoleName, ServingSpec
 
@@ -203,9 +203,10 @@ def _architecture(experiment: Experiment) -> str | None:
     """The class of the model in its config.json, where that is on this machine."""
     path = model_files.config_file(experiment.model)
     try:
-        names = json.loads(path.read_text()).get("architectures") if path is not None else None
-    except (OSError, ValueError, AttributeError):
+        config = read_json(path) if path is not None else None
+    except (OSError, ValueError):
         return None
+    names = config.get("architectures") if isinstance(config, dict) else None
     return str(names[0]) if isinstance(names, list) and names else None
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from autotuner.core import Trial
+from autotuner.core import Trial, Value
 from autotuner.deploy.documents import to_yaml
 from autotuner.deploy.kubernetes import access_documents
 from autotuner.escaping import for_shell
@@ -99,14 +99,20 @@ def _readme(launch: DeployedCandidate, format: str, main_file: str, trial: Trial
 
 def _origin(launch: DeployedCandidate, trial: Trial) -> str:
     """Which trial this is, of what, with the version and the image that its log told."""
-    parameters = ", ".join(f"{name} {value}" for name, value in launch.candidate.parameters.items())
+    parameters = ", ".join(f"{name} {_text(value)}" for name, value in launch.candidate.parameters.items())
+    gpus = launch.candidate.gpus
     server = trial.measurement.server
-    build = ", ".join(str(server[key]) for key in ("version", "image", "image_digest") if server.get(key))
+    build = [str(server[key]) for key in ("version", "image", "image_digest") if server.get(key)]
+    is_measured = trial.measurement.source == "measured"
     return (
         f"The server of trial {trial.number} of {launch.experiment.task_name}, {trial.measurement.source}, "
-        f"on {launch.candidate.gpus} GPUs: {parameters or 'the defaults of the engine'}."
-        + (f"\nIt ran {build}." if build else "")
+        f"on {gpus} GPU{'s' if gpus > 1 else ''}: {parameters or 'the defaults of the engine'}."
+        + (f" Version and image: {', '.join(build)}." if build and is_measured else "")
     )
+
+
+def _text(value: Value) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _load(launch: DeployedCandidate) -> str:
@@ -136,8 +142,8 @@ def _start(launch: DeployedCandidate, format: str, main_file: str) -> str:
         port=launch.server.port,
         service_port=service_port,
     )
-    role = f"\n`{ROLE}` lets a service account of the namespace run trials there.\n" if format != "dynamo" else ""
-    return (secrets if launch.server.secrets else "") + text.rstrip("\n") + role.rstrip("\n")
+    role = f"\n\n`{ROLE}` lets a service account of the namespace run trials there." if format != "dynamo" else ""
+    return (secrets if launch.server.secrets else "") + text.rstrip("\n") + role
 
 
 def _service(launch: DeployedCandidate, format: str, namespace: str) -> tuple[str, int, str]:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from autotuner.core import Failure, FailureKind, Measurement, Trial
-from autotuner.errors import AutotuneError, MachineError, RunStoreError
+from autotuner.errors import EXHAUSTED_ERRNOS, AutotuneError, MachineError, RunStoreError, machine_fault
 from autotuner.evaluate.measured import MeasuredEvaluator
 from autotuner.evaluate.protocol import Evaluator
 from autotuner.experiment import CLUSTER_MODES
@@ -48,6 +48,8 @@ def run_trial(evaluator: Evaluator, number: int, launch: Launch, folder: Path, d
                 why=f"{error.strerror}.",
                 remedy="Free some space, and continue with --resume.",
             ) from error
+        if isinstance(error, OSError) and error.errno in EXHAUSTED_ERRNOS and (fault := machine_fault(error)):
+            raise fault from error
         measurement = Measurement(evaluator.source, (), _internal_failure(error, folder))
     return Trial(number, launch.candidate, measurement, start_time, evaluator.clock(), launch.purpose)
 

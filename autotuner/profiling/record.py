@@ -59,15 +59,15 @@ class ProfileRecord:
         """Continue the profile in `path`, or begin one; ConfigError where it was asked something else."""
         if (path / REQUEST_FILE).exists():
             record = cls.open(path)
-            if record.request != request:
-                changed = [
-                    name for name, value in request.to_json().items() if record.request.to_json().get(name) != value
-                ]
+            recorded, asked = _as_written(record.request), _as_written(request)
+            if recorded != asked:
+                changed = [name for name, value in asked.items() if recorded.get(name) != value]
                 raise ConfigError(
                     f"'{path}' holds the profile of another request.",
                     why=f"It differs in {', '.join(changed)}.",
                     remedy="Choose another --output, or repeat the command that began it, to resume it.",
                 )
+            record.request = request  # with the secrets that the record lacks
             return record
         try:
             path.mkdir(0o700, parents=True, exist_ok=True)
@@ -184,6 +184,12 @@ def _launch_from_json(data: dict[str, Any]) -> ProfiledLaunch:
         **{**data, "mapping": mapping_named(data["mapping"]), "remarks": tuple(data["remarks"])},
         failure=Failure(**{**failure, "kind": FailureKind(failure["kind"])}) if failure else None,
     )
+
+
+def _as_written(request: SlaRequest) -> dict[str, Any]:
+    """A request as its file holds it, with secrets masked."""
+    data: dict[str, Any] = json.loads(redact(json.dumps(request.to_json())))
+    return data
 
 
 def _write_synced(path: Path, text: str) -> None:

@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -39,11 +39,14 @@ MARKER_VARIABLE = "AUTOTUNE_CAMPAIGN"
 Victim = Literal["tool", "server", "keeper", "worker"]
 """The keeper is the parent process that terminates a server when the tool goes away; a worker generates the load."""
 
-CREATION_TIMEOUT_SECONDS = 30.0
+STAGE_TIMEOUT_SECONDS = 30.0
 CREATION_SECONDS = 0.02
 """Seconds from the first sign of a run folder in which the tool is killed to hit its making."""
 STOP_SHARE = CREATION_SHARE = 0.3
 """Shares of the rounds in which a process is stopped and not killed, and of first starts that are killed early."""
+
+SERVER_SHARE = 0.5
+"""Share of the other rounds in which the random time begins with a server, and not with the start of the tool."""
 
 EXIT_TIMEOUT_SECONDS = 15.0
 """Seconds a keeper may take to terminate its server, SIGTERM before SIGKILL."""
@@ -98,9 +101,11 @@ class KilledRun:
         is_stop = self.rng.random() < STOP_SHARE
         is_at_creation = self.run_folder() is None and self.rng.random() < CREATION_SHARE
         if is_at_creation:
-            self.wait_for_creation(process, earlier)
+            self.wait_for_stage(process, lambda: not self.names_of_runs() <= earlier)
             time.sleep(self.rng.uniform(0.0, CREATION_SECONDS))
         else:
+            if self.rng.random() < SERVER_SHARE:
+                self.wait_for_stage(process, lambda: any(self.pids_of("server")))
             time.sleep(self.rng.uniform(0.0, 3.0))
         was_running = process.poll() is None
         self.tally.stages["making the run folder" if is_at_creation else self.stage()] += was_running
@@ -127,11 +132,11 @@ class KilledRun:
         runs = self.folder / "runs"
         return {path.name for path in runs.iterdir()} if runs.is_dir() else set()
 
-    def wait_for_creation(self, process: subprocess.Popen[bytes], earlier: set[str]) -> None:
-        """Wait for the first sign of another run folder than the `earlier` ones, or for the end of the tool."""
-        deadline = time.monotonic() + CREATION_TIMEOUT_SECONDS
-        while process.poll() is None and time.monotonic() < deadline and self.names_of_runs() <= earlier:
-            time.sleep(0.0005)
+    def wait_for_stage(self, process: subprocess.Popen[bytes], has_begun: Callable[[], bool]) -> None:
+        """Wait for a stage of the run, or for the end of the tool."""
+        deadline = time.monotonic() + STAGE_TIMEOUT_SECONDS
+        while process.poll() is None and time.monotonic() < deadline and not has_begun():
+            time.sleep(0.001)
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start the run, or resume it."""

@@ -81,6 +81,10 @@ MISTAKES = [
     (("config", "show", "--gpu", "H1000"), 2, "did you mean 'H100'"),
     (("predict", "--model", "llama-3.1-8b", "--gpu", "H1000"), 2, "did you mean 'H100'"),
     (("rum",), 2, "rum"),
+    (("sla", "plan", "p", "--rate", "nan"), 2, "nan is not a finite number"),
+    (("command", "--replicas", "1000000000000"), 2, "--replicas"),
+    (("run", "--profile", "quick-test", "--price", "1e308"), 2, "--price"),
+    (("run", "--profile", "quick-test", "--set", "simulate.skew.sd=1e300"), 2, "simulate.skew.sd"),
     (("run", "--proflie", "x"), 2, "--proflie"),
 ]
 

@@ -166,3 +166,14 @@ def test_a_view_gets_a_table_of_its_width():
         )
     assert max(map(len, captured.get().splitlines())) <= 60
     assert "1" * 20 in captured.get()
+
+
+class PipeWithoutReader(io.StringIO):
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+
+def test_a_pipe_whose_reader_is_gone_is_no_verdict(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", PipeWithoutReader())
+    with pytest.raises(BrokenPipeError):
+        display.stdout_console().print("a result")

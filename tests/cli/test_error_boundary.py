@@ -9,7 +9,7 @@ import pytest
 
 from autotuner.cli.error_boundary import asks_for_json
 from autotuner.core import Failure, FailureKind
-from autotuner.errors import EngineError, FileError, MachineError
+from autotuner.errors import EngineError, FileError, MachineError, machine_fault
 
 
 @pytest.mark.parametrize(
@@ -83,6 +83,7 @@ LONG_NAME = "a" * 300
         ("bench", "http://127.0.0.1:1/\udcff"),
         ("run", "--profile", "quick-test", "--dry-run", "--scenario", "file:/dev/zero"),
         ("sla", "run", "-f", "/dev/zero"),
+        ("bench", "http://127.0.0.1:1", "--extra-body", '{"x":' + "[" * 900 + "]" * 900 + "}"),
     ],
 )
 def test_names_that_no_file_can_have_and_devices_are_refused(autotune, arguments):
@@ -90,6 +91,31 @@ def test_names_that_no_file_can_have_and_devices_are_refused(autotune, arguments
     assert result.code in (2, 3), result.err
     assert "did not expect" not in result.err
     assert len(result.err) < 2_000
+
+
+def test_a_working_folder_that_is_gone_is_said(autotune, tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    result = autotune("run", "--profile", "quick-test", "--dry-run", "--config", "own.yaml")
+    assert result.code in (2, 3), result.err
+    fault = machine_fault(FileNotFoundError(errno.ENOENT, "No such file or directory"))
+    assert "started in is gone" in str(fault)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), 3),
+        (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), 3),
+        (MemoryError(), 3),
+        (OSError("without a number"), None),
+        (ValueError("a defect"), None),
+    ],
+)
+def test_what_the_machine_lacks_is_no_defect(error, code):
+    fault = machine_fault(error)
+    assert (fault.exit_code if fault else None) == code
 
 
 @pytest.mark.parametrize("number", [errno.ENAMETOOLONG, errno.EISDIR, errno.EACCES])

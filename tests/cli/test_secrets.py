@@ -251,6 +251,14 @@ def test_a_traceback_shows_no_secret(autotune: Autotune, tmp_path: Path) -> None
     assert not leaks(tmp_path, failed.out, failed.err)
 
 
+def test_the_names_of_secrets_in_a_cluster_are_shown(autotune: Autotune) -> None:
+    names = ("deployment.image_pull_secret=a-registry-login", "deployment.secret=the-hub-token")
+    shown = autotune("config", "show", *(word for name in names for word in ("--set", name)))
+    assert shown.code == 0, shown.err
+    assert "a-registry-login" in shown.out
+    assert "the-hub-token" in shown.out
+
+
 def test_what_is_no_secret_is_not_refused() -> None:
     for name, value in (
         ("benchmark.extra_body", {"tokenizer": "a-tokenizer", "max_tokens_per_key": 3, "session_id": "0123456789ab"}),

@@ -3,9 +3,8 @@ import random
 from typing import Any
 
 import pytest
-import yaml
 
-from autotuner.core import Candidate, Measurement, Trial
+from autotuner.core import Candidate, Measurement, ServerSpec, Trial
 from autotuner.deploy import with_port
 from autotuner.engines import engine
 from autotuner.engines.protocol import LaunchContext
@@ -18,7 +17,7 @@ from autotuner.evaluate.launch_files import (
     launch_files,
 )
 from autotuner.evaluate.launch_package import package_files
-from tests.deploy.manifest_schema import KINDS, problems
+from tests.deploy.manifest_schema import problems, read_documents
 from tests.factories import experiment
 
 MODELS = ("meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen3-30B-A3B", "org/" + "Long-Name_" * 9, "7B", "a/B.c_D-")
@@ -46,7 +45,7 @@ def launch(format="kubernetes", counts=None, name="vllm", parameters=None, **sec
 
 def documents(launched: DeployedCandidate, format: str) -> list[dict[str, Any]]:
     (text,) = launch_files(launched, format, with_remark=True).values()
-    return list(yaml.safe_load_all(text))
+    return read_documents(text)
 
 
 def random_launch(seed: int, format: str) -> DeployedCandidate:
@@ -86,29 +85,25 @@ def random_launch(seed: int, format: str) -> DeployedCandidate:
 
 
 @pytest.mark.parametrize("format", ["kubernetes", "ome"])
-def test_the_manifests_of_random_experiments_keep_to_the_models_of_kubernetes(format, monkeypatch):
+def test_manifests_of_random_experiments_are_valid_and_run_the_measured_command(format, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", SECRET)
     for seed in range(40):
         launched = random_launch(seed, format)
         (text,) = launch_files(launched, format, with_remark=True).values()
         assert SECRET not in text
-        written = list(yaml.safe_load_all(text))
+        written = read_documents(text)
         assert [problems(document) for document in written] == [[]] * len(written), text
-        for document in written:
-            assert document["kind"] in KINDS
-            assert len(document["metadata"]["name"]) <= 40
+        assert all(len(document["metadata"]["name"]) <= 40 for document in written)
+        if format == "kubernetes":
+            assert_runs_the_command(written[0]["spec"]["template"]["spec"]["containers"][0], launched.server)
 
 
-def test_a_pod_gets_the_command_that_was_measured_whatever_is_in_it():
-    for seed in range(40):
-        launched = random_launch(seed, "kubernetes")
-        deployment, _ = documents(launched, "kubernetes")
-        container = deployment["spec"]["template"]["spec"]["containers"][0]
-        expected = [word.replace("127.0.0.1", "0.0.0.0") for word in launched.server.container_argv]
-        assert [restored(word) for word in container["args"]] == expected
-        assert container.get("command") == ([launched.server.entrypoint] if launched.server.entrypoint else None)
-        values = {variable["name"]: restored(variable["value"]) for variable in container["env"]}
-        assert values == {"PYTHONUNBUFFERED": "1", **launched.server.env}
+def assert_runs_the_command(container: dict[str, Any], server: ServerSpec) -> None:
+    expected = [word.replace("127.0.0.1", "0.0.0.0") for word in server.container_argv]
+    assert [restored(word) for word in container["args"]] == expected
+    assert container.get("command") == ([server.entrypoint] if server.entrypoint else None)
+    values = {entry["name"]: restored(entry["value"]) for entry in container["env"] if "value" in entry}
+    assert values == {"PYTHONUNBUFFERED": "1", **server.env}
 
 
 def restored(word: str) -> str:
@@ -189,6 +184,15 @@ def test_a_folder_of_this_machine_is_no_model_of_a_cluster(tmp_path):
     assert "$(MODEL_PATH)" in service["spec"]["engine"]["runner"]["args"]
 
 
+def test_the_architecture_of_a_model_folder_names_the_formats_of_its_runtime(tmp_path):
+    model = {"id_or_path": str(tmp_path)}
+    for text, expected in (('{"architectures": ["LlamaForCausalLM"]}', "LlamaForCausalLM"), ("[]", None), ("{", None)):
+        (tmp_path / "config.json").write_text(text)
+        serving_runtime, _ = documents(launch("ome", model=model), "ome")
+        (form,) = serving_runtime["spec"]["supportedModelFormats"]
+        assert form.get("modelArchitecture") == expected
+
+
 def test_a_process_and_a_running_server_have_no_manifests():
     for format in ("kubernetes", "ome"):
         with pytest.raises(ConfigError, match="no container image"):
@@ -230,9 +234,9 @@ def test_a_package_says_how_to_start_and_how_to_measure_again(format):
 
 def test_a_package_names_the_secret_and_never_its_value(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", SECRET)
-    deployment = {"mode": "kubernetes", "namespace": "bench", "secret": "tokens"}
+    deployment = {"mode": "kubernetes", "namespace": "bench", "secret_name": "tokens"}
     files = package(launch(deployment=deployment), "kubernetes")
     assert SECRET not in "".join(files.values())
     assert "kubectl --namespace bench create secret generic tokens --from-literal=HF_TOKEN=" in files["README.md"]
-    kinds = [problems(document) for document in yaml.safe_load_all(files["role.yaml"])]
+    kinds = [problems(document) for document in read_documents(files["role.yaml"])]
     assert kinds == [[], [], []]

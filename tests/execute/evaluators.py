@@ -20,6 +20,7 @@ ERRORS: dict[str, BaseException] = {
     "store": RunStoreError("not a run"),
     "zero": ZeroDivisionError("division by zero"),
     "disk": OSError(errno.ENOSPC, "No space left on device"),
+    "files": OSError(errno.EMFILE, "Too many open files"),
 }
 
 

@@ -75,11 +75,15 @@ def test_an_internal_error_fails_one_trial_and_is_saved(executor_for, tmp_path: 
     assert str(tmp_path) in failure.remedy
 
 
+LIMITS = "Raise the limits of this shell, which `ulimit -a` shows, or end other programs."
+
+
 @pytest.mark.parametrize(
     ("act", "error", "parts"),
     [
         ("machine", MachineError, ("no vllm", "It is not installed.", "Install it.")),
         ("store", RunStoreError, ("not a run", "", "")),
+        ("files", MachineError, ("The operating system refuses what a run takes.", "Too many open files.", LIMITS)),
     ],
 )
 def test_an_error_that_would_hit_every_candidate_ends_the_run(executor_for, tmp_path, act, error, parts) -> None:

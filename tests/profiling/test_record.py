@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from autotuner import redaction
 from autotuner.core import Failure, FailureKind
 from autotuner.errors import ConfigError, RunStoreError
 from autotuner.profiling.mappings import ParallelMapping
@@ -58,3 +59,15 @@ def test_a_folder_that_is_no_profile_says_so(tmp_path, record):
 def test_two_processes_do_not_profile_into_one_folder(record):
     with record.lock(), pytest.raises(RunStoreError, match="in use"), ProfileRecord.open(record.path).lock():
         pass
+
+
+def test_a_profile_with_a_secret_header_is_continued_though_its_file_lacks_the_secret(tmp_path, monkeypatch):
+    monkeypatch.setattr(redaction, "_known", redaction.Redactor())
+    redaction.remember_secret("s3cret-key")
+    request = sla_request(settings={"deployment": {"headers": {"X-Api-Key": "s3cret-key"}}})
+    made = ProfileRecord.open_or_create(tmp_path / "profile", request)
+    assert "s3cret-key" not in (made.path / REQUEST_FILE).read_text()
+    assert made.path.stat().st_mode & 0o077 == 0
+    assert ProfileRecord.open_or_create(made.path, request).request == request
+    with pytest.raises(ConfigError, match="differs in settings"):
+        ProfileRecord.open_or_create(made.path, sla_request(settings={"deployment": {"headers": {"X-Team": "a"}}}))

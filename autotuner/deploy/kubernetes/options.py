@@ -44,7 +44,7 @@ class ClusterOptions:
             kubeconfig=deployment.kubeconfig,
             service_account=deployment.service_account,
             image_pull_secret=deployment.image_pull_secret,
-            secret=deployment.secret,
+            secret=deployment.secret_name,
             model_volume=ModelVolume.parse(volume) if volume is not None else None,
             node_selector=deployment.node_selector,
             tolerations=tuple(Toleration.parse(text) for text in deployment.tolerations),

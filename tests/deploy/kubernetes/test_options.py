@@ -5,6 +5,7 @@ from autotuner.config.context import TaskContext
 from autotuner.deploy.kubernetes import ClusterOptions
 from autotuner.errors import ConfigError
 from autotuner.kubernetes_values import ModelVolume, Toleration
+from autotuner.redaction import redact
 
 
 def composed(**deployment):
@@ -17,6 +18,8 @@ def composed(**deployment):
 def test_the_settings_of_a_deployment_become_its_options():
     composition = composed(
         namespace="bench",
+        secret_name="tokens-of-the-hub",
+        image_pull_secret="registry-login",
         model_volume="models:llama",
         node_selector={"nvidia.com/gpu.product": "NVIDIA-H200"},
         tolerations=["spot:NoSchedule"],
@@ -25,6 +28,8 @@ def test_the_settings_of_a_deployment_become_its_options():
     )
     assert ClusterOptions.from_deployment(composition.experiment.deployment) == ClusterOptions(
         namespace="bench",
+        secret="tokens-of-the-hub",
+        image_pull_secret="registry-login",
         model_volume=ModelVolume("models", "llama"),
         node_selector={"nvidia.com/gpu.product": "NVIDIA-H200"},
         tolerations=(Toleration("spot", effect="NoSchedule"),),
@@ -32,6 +37,13 @@ def test_the_settings_of_a_deployment_become_its_options():
         share_nodes=True,
     )
     assert composition.origin("deployment.node_selector.nvidia.com/gpu.product") == "the caller"
+
+
+def test_names_of_secrets_are_no_secrets():
+    composition = composed(secret_name="tokens-of-the-hub", image_pull_secret="registry-login")
+    again = compose(TaskContext(user_overrides=composition.experiment.model_dump(mode="json"), override_mode="replace"))
+    assert again.experiment.deployment == composition.experiment.deployment
+    assert redact("tokens-of-the-hub registry-login") == "tokens-of-the-hub registry-login"
 
 
 def test_without_settings_the_options_are_the_defaults():
