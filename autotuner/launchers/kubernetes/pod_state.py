@@ -55,7 +55,7 @@ UNSCHEDULABLE_REMEDY = (
     "Wait longer with --queue-timeout, or correct --node-selector and --toleration; `kubectl describe nodes` shows "
     "GPUs, labels and taints."
 )
-SECRET_REMEDY = "Make the Secret that the message names, or name another one as deployment.secret."
+SECRET_REMEDY = "Make the Secret that the message names, or name another one as deployment.secret_name."
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ def _missing_objects(client: Client, options: ClusterOptions, spec: ServerSpec |
         names = ", ".join(spec.secrets)
         yield (
             f"there is no Secret '{options.secret}', which has to hold {names}: create it with `kubectl create secret "
-            f"generic {options.secret} --from-literal={spec.secrets[0]}=...`, or name another as deployment.secret"
+            f"generic {options.secret} --from-literal={spec.secrets[0]}=...`, or name another as deployment.secret_name"
         )
     if options.image_pull_secret is not None and not _exists(client, Secret, options.image_pull_secret):
         yield f"there is no Secret '{options.image_pull_secret}' to pull images with: correct --image-pull-secret"

@@ -58,7 +58,7 @@ def test_a_cluster_with_a_node_that_is_large_enough_passes(cluster, tmp_path):
     ("options", "words"),
     [
         ({"namespace": "nowhere"}, "no namespace 'nowhere'"),
-        ({"secret": "other"}, r"no Secret 'other', which has to hold HF_TOKEN"),
+        ({"secret_name": "other"}, r"no Secret 'other', which has to hold HF_TOKEN"),
         ({"image_pull_secret": "registry"}, "no Secret 'registry'.*--image-pull-secret"),
         ({"service_account": "runner"}, "no service account 'runner'"),
         ({"model_volume": "models"}, "no persistent volume claim 'models'"),
