@@ -49,6 +49,15 @@ def as_sentence(text: str) -> str:
     return text.rstrip(".,; ") + "."
 
 
+def file_error_reason(error: Exception) -> str:
+    """Why a file cannot be read or written, in words: without the number of the system's error."""
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return "A part of that path is a file, not a folder."
+    if isinstance(error, OSError):
+        return as_sentence(error.strerror or str(error))
+    return "It is not text in UTF-8." if isinstance(error, UnicodeDecodeError) else as_sentence(str(error))
+
+
 def shorten_middle(text: str, max_characters: int) -> str:
     """Cut the middle out of text longer than `max_characters`."""
     if len(text) <= max_characters:

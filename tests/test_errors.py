@@ -2,7 +2,14 @@
 
 import pytest
 
-from autotuner.errors import AutotuneError, as_sentence, mask_credentials, pluralize, unknown_name_message
+from autotuner.errors import (
+    AutotuneError,
+    as_sentence,
+    file_error_reason,
+    mask_credentials,
+    pluralize,
+    unknown_name_message,
+)
 
 
 @pytest.mark.parametrize(
@@ -65,3 +72,16 @@ def test_a_number_stands_before_its_noun_in_the_right_form():
 )
 def test_credentials_in_addresses_are_masked(text, masked):
     assert mask_credentials(text) == masked
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "rows.csv"), "No such file or directory."),
+        (FileExistsError(17, "File exists", "rows.csv"), "A part of that path is a file, not a folder."),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), "It is not text in UTF-8."),
+        (ValueError("Expecting value"), "Expecting value."),
+    ],
+)
+def test_why_a_file_cannot_be_read_is_said_without_numbers_of_the_system(error, reason):
+    assert file_error_reason(error) == reason

@@ -24,7 +24,6 @@ def save(
     from autotuner.compare.baseline_file import save_baseline
     from autotuner.compare.compared_run import ComparedRun
     from autotuner.errors import UsageError, pluralize
-    from autotuner.report.run_view import RunView
     from autotuner.runs.store import RunStore, find_run
 
     if to.exists() and not accept:
@@ -34,13 +33,15 @@ def save(
             remedy="Compare with it first; then accept the new one: add --accept.",
         )
     store = RunStore.open(find_run(run, output))
-    compared = ComparedRun.from_view(store.path.name, RunView.from_store(store), store.config())
+    compared = ComparedRun.from_store(store)
     if compared.winner is None:
         raise UsageError(
-            f"The run '{store.path}' has no winner.",
-            why="A gate would have nothing that could get worse.",
-            remedy="Save a run in which a candidate met the targets.",
+            f"'{store.path}' has no {compared.words.best}.",
+            why=f"{compared.words.none_is_best}, so that a gate would have nothing that could get worse.",
+            remedy="Save one that met them.",
         )
     save_baseline(compared, to)
-    launches = pluralize(len(compared.winner.launches), "launch", "launches")
-    display.line(f"{to}: {compared.winner.label} of {compared.name}, {launches}")
+    words = compared.words
+    launches = pluralize(len(compared.winner.launches), words.repetition, words.repetitions)
+    best = words.best if compared.is_load_test else compared.winner.label
+    display.line(f"{to}: {best} of {compared.name}, {launches}")

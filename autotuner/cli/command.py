@@ -206,7 +206,7 @@ def _check_counts(replicas: int | None, prefill: int | None, decode: int | None,
 
 def _write_files(files: Mapping[str, str], folder: Path) -> list[str]:
     """Write the files into a folder, which need not exist, scripts as executable; returns their names."""
-    from autotuner.errors import UsageError
+    from autotuner.errors import UsageError, file_error_reason
     from autotuner.redaction import write_redacted
 
     try:
@@ -217,7 +217,9 @@ def _write_files(files: Mapping[str, str], folder: Path) -> list[str]:
             if path.suffix == ".sh":
                 path.chmod(0o755)
     except OSError as error:
-        raise UsageError(f"Cannot write to {folder}.", why=str(error), remedy="Choose another --to.") from error
+        raise UsageError(
+            f"Cannot write to {folder}.", why=file_error_reason(error), remedy="Choose another --to."
+        ) from error
     return list(files)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from autotuner.cli.load_options import DEFAULT_RUNS_FOLDER, JSON_OPTION, OUTPUT, RUNS_FOLDER_OPTION, option
+from autotuner.cli.load_options import DEFAULT_RUNS_FOLDER, OUTPUT, RUNS_FOLDER_OPTION, option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,9 +22,12 @@ UNCLEAR_VALUES = ("fail", "pass")
 
 def compare(
     baseline: Annotated[
-        str, typer.Argument(metavar="BASELINE", help="Run folder, run name, or file of `autotune baseline save`.")
+        str,
+        typer.Argument(
+            metavar="BASELINE", help="Folder or name of a run or load test, or file of `autotune baseline save`."
+        ),
     ],
-    new: Annotated[list[str], typer.Argument(metavar="RUN", help="Runs to compare with it.")],
+    new: Annotated[list[str], typer.Argument(metavar="RUN", help="Runs, or load tests, to compare with it.")],
     output: Annotated[Path, RUNS_FOLDER_OPTION] = DEFAULT_RUNS_FOLDER,
     tolerance: Annotated[
         str,
@@ -74,14 +77,28 @@ def compare(
     github: Annotated[
         bool, option("--github", help="Print annotations, and append to the summary of the step.", panel=OUTPUT)
     ] = False,
-    as_json: Annotated[bool, JSON_OPTION] = False,
+    format: Annotated[
+        str, option("--format", metavar="table|markdown|json|html", help="Output format.", panel=OUTPUT)
+    ] = "table",
+    to: Annotated[
+        Path | None,
+        option(
+            "--to",
+            metavar="FILE",
+            help="File to write instead of printing; not for a table.",
+            panel=OUTPUT,
+            default="print; html: comparison.html",
+        ),
+    ] = None,
+    as_json: Annotated[bool, option("--json", help="Same as --format json.", panel=OUTPUT)] = False,
 ) -> None:
     """Compare runs with a baseline: what was changed, what moved beyond noise; with --gate, exit accordingly."""
-    from autotuner.cli import display
+    from autotuner.cli.comparison_output import annotate, show_comparisons, write_gate_files
     from autotuner.compare.comparison import Comparison
     from autotuner.compare.gate import decide
-    from autotuner.compare.record import comparison_record
 
+    output_format = "json" if as_json else format
+    _check_format(output_format, to)
     share = _parse_tolerance(tolerance)
     _check_options(gate, launches, unclear, junit, allow or [])
     first = _load(baseline, output)
@@ -96,17 +113,25 @@ def compare(
         comparisons, decisions = [each for each, _ in pairs], [decision for _, decision in pairs]
     elif gate or junit:
         decisions = [decide(comparison) for comparison in comparisons]
-    _write_files(comparisons, decisions, junit, markdown)
-    if as_json:
-        records = [comparison_record(each, decision) for each, decision in zip(comparisons, decisions, strict=True)]
-        display.json({"comparisons": records})
-    else:
-        for comparison, decision in zip(comparisons, decisions, strict=True):
-            _print(comparison, decision)
+    write_gate_files(comparisons, decisions, junit, markdown)
+    show_comparisons(comparisons, decisions, output_format, to)
     if github:
-        _annotate(comparisons, decisions)
+        annotate(comparisons, decisions)
     if gate:
-        _exit_by_gate(comparisons, decisions, unclear)
+        _exit_by_gate(comparisons, decisions, unclear, says_why=output_format in ("json", "markdown"))
+
+
+def _check_format(output_format: str, to: Path | None) -> None:
+    from autotuner.cli.comparison_output import FORMATS
+    from autotuner.errors import UsageError, unknown_name_message
+
+    if output_format not in FORMATS:
+        raise UsageError(unknown_name_message("format", output_format, FORMATS))
+    if to is not None and output_format == "table":
+        raise UsageError(
+            "A table is laid out for the terminal and not written to a file.",
+            remedy="Choose --format html, markdown or json.",
+        )
 
 
 def _parse_tolerance(text: str) -> float:
@@ -146,20 +171,38 @@ def _load(name: str, output: Path) -> ComparedRun:
     """The run or baseline file called `name`."""
     from autotuner.compare.baseline_file import load_baseline
     from autotuner.compare.compared_run import ComparedRun
-    from autotuner.errors import UsageError
-    from autotuner.report.run_view import RunView
-    from autotuner.runs.store import RunStore, find_run
+    from autotuner.errors import RunStoreError, UsageError
+    from autotuner.runs.store import EXPERIMENT_FILE, RunStore, find_run
 
-    if Path(name).is_file():
-        return load_baseline(Path(name))
-    store = RunStore.open(find_run(name, output))
-    view = RunView.from_store(store)
-    if not view.trials:
+    path = Path(name)
+    if path.is_file() and path.name != EXPERIMENT_FILE:
+        return load_baseline(path)
+    folder = path.parent if path.is_file() else find_run(name, output)
+    if not folder.exists():
+        raise RunStoreError(_no_run_message(name, output), remedy=_WHAT_IS_COMPARED)
+    store = RunStore.open(folder)
+    if not store.trials():
+        again = "autotune bench" if store.kind == "load-test" else f"autotune run --resume {store.path}"
         raise UsageError(
-            f"The run '{store.path}' has no finished trial.",
-            remedy=f"Resume it: autotune run --resume {store.path}",
+            f"'{store.path}' has no finished {'load test' if store.kind == 'load-test' else 'trial'}.",
+            remedy=f"{'Start it again' if store.kind == 'load-test' else 'Resume it'}: {again}",
         )
-    return ComparedRun.from_view(store.path.name, view, store.config())
+    return ComparedRun.from_store(store)
+
+
+_WHAT_IS_COMPARED = (
+    "Name the folder of a run or load test, a run in the folder of --output, an experiment.yaml in one of these, or a "
+    "file of `autotune baseline save`."
+)
+
+
+def _no_run_message(name: str, output: Path) -> str:
+    """Say that there is no such run, with the nearest name of one."""
+    from autotuner.errors import unknown_name_message
+    from autotuner.runs.store import run_folders
+
+    runs = [path.name for path in run_folders(output)]
+    return unknown_name_message("run or baseline", name, runs) if runs else f"There is no run or baseline '{name}'."
 
 
 def _check_comparable(comparison: Comparison, allow: Sequence[str]) -> None:
@@ -179,9 +222,9 @@ def _refuse_without_winner(baseline: ComparedRun) -> None:
     from autotuner.errors import UsageError
 
     raise UsageError(
-        f"The baseline '{baseline.name}' has no winner.",
-        why="None of its candidates met the targets, so that there is nothing that could get worse.",
-        remedy="Take a run that has one, or other targets.",
+        f"The baseline '{baseline.name}' has no {baseline.words.best}.",
+        why=f"{baseline.words.none_is_best}, so that there is nothing that could get worse.",
+        remedy="Take one that has, or other targets.",
     )
 
 
@@ -199,105 +242,37 @@ def _with_fresh_pairs(
         return comparison, decide(comparison)
     run_folder = find_run(name, output)
     folder = (run_folder if run_folder.is_dir() else output) / "pairs"
-    display.note(f"up to {launches} pairs of launches, in turn, into {folder}")
+    display.note(f"up to {launches} pairs of {comparison.words.repetitions}, in turn, into {folder}")
 
-    def observe(progress: Progress) -> None:
+    def observe(number: int, side: str, run: ComparedRun, progress: Progress) -> None:
         if progress.stage == "starting":
-            display.progress(f"launching {progress.candidate}")
+            display.progress(f"pair {number}: launching the {side}, the {comparison.words.best} of {run.name}")
 
     with terminated_as_interrupted():
         return compare_with_fresh_pairs(comparison, folder, launches, observe)
 
 
-def _write_files(
-    comparisons: Sequence[Comparison],
-    decisions: Sequence[GateDecision | None],
-    junit: Path | None,
-    markdown: Path | None,
+def _exit_by_gate(
+    comparisons: Sequence[Comparison], decisions: Sequence[GateDecision | None], unclear: str, *, says_why: bool
 ) -> None:
-    if junit:
-        from autotuner.compare.junit import write_junit
-
-        write_junit(junit, comparisons, [decision for decision in decisions if decision is not None])
-    if markdown:
-        from autotuner.compare.markdown import comment_markdown, comparison_markdown
-        from autotuner.redaction import write_redacted
-        from autotuner.runs.store import explain_write_errors
-
-        with explain_write_errors(markdown):
-            markdown.parent.mkdir(parents=True, exist_ok=True)
-            write_redacted(markdown, comment_markdown(comparison_markdown(comparisons, decisions)))
-
-
-def _print(comparison: Comparison, decision: GateDecision | None) -> None:
+    """Raise where a gate fails: worse before unclear. With `says_why` the error has the headline, which was printed
+    already where the comparison is text."""
     from autotuner.cli import display
     from autotuner.compare.comparison import headline
-    from autotuner.compare.tables import (
-        FIGURE_COLUMNS,
-        GATED_COLUMNS,
-        INTERVAL_NOTE,
-        NUMERIC_COLUMNS,
-        PRIORITIES,
-        failure_lines,
-        figure_rows,
-        gated_rows,
-    )
-    from autotuner.report.formatting import SOURCE_NOTES
-
-    display.sentence(headline(comparison))
-    for source in dict.fromkeys((*comparison.baseline.sources, *comparison.new.sources)):
-        if source in SOURCE_NOTES:
-            display.sentence(SOURCE_NOTES[source])
-    if comparison.pairs:
-        display.line(f"Decided by {len(comparison.pairs)} fresh pairs of launches.")
-    if comparison.changed:
-        display.line()
-        display.line("What was changed:")
-        for difference in comparison.changed:
-            display.sentence(f"  {difference}", indent="    ")
-    display.line()
-    title = f"{comparison.new.name} against {comparison.baseline.name}"
-    display.table(
-        gated_rows(comparison, decision), GATED_COLUMNS, title=title, numeric=NUMERIC_COLUMNS, priorities=PRIORITIES
-    )
-    for candidate in comparison.candidates:
-        rows = figure_rows(candidate)
-        if rows:
-            display.line()
-            display.table(rows, FIGURE_COLUMNS, title=candidate.label, numeric=NUMERIC_COLUMNS, priorities=PRIORITIES)
-    for line in failure_lines(comparison):
-        display.sentence(line, indent="    ")
-    display.sentence(INTERVAL_NOTE)
-
-
-def _annotate(comparisons: Sequence[Comparison], decisions: Sequence[GateDecision | None]) -> None:
-    from autotuner.cli import display
-    from autotuner.compare.github import annotation_lines, append_summary
-    from autotuner.compare.markdown import comparison_markdown
-
-    for comparison, decision in zip(comparisons, decisions, strict=True):
-        for line in annotation_lines(comparison, decision) if decision else ():
-            display.line(line)
-    append_summary(comparison_markdown(comparisons, decisions))
-
-
-def _exit_by_gate(comparisons: Sequence[Comparison], decisions: Sequence[GateDecision | None], unclear: str) -> None:
-    """Raise where a gate fails: worse before unclear."""
-    from autotuner.cli import display
-    from autotuner.compare.comparison import headline
-    from autotuner.compare.gate import GateState
+    from autotuner.compare.gate import GateState, failed_figures_text
     from autotuner.errors import GateUnclearError, GateWorseError
 
-    states = [decision.state if decision else GateState.PASSES for decision in decisions]
-    for comparison, state in zip(comparisons, states, strict=True):
-        if state is GateState.WORSE:
-            raise GateWorseError("The gate does not pass.", why=headline(comparison))
-    for comparison, state in zip(comparisons, states, strict=True):
-        if state is GateState.UNCLEAR:
+    decided = [(each, decision) for each, decision in zip(comparisons, decisions, strict=True) if decision is not None]
+    for comparison, decision in decided:
+        if decision.state is GateState.WORSE:
+            why = headline(comparison) if says_why else ""
+            raise GateWorseError(f"The gate does not pass: {failed_figures_text(comparison, decision)}", why=why)
+    for comparison, decision in decided:
+        if decision.state is GateState.UNCLEAR:
             error = GateUnclearError(
-                "The gate is unclear.",
-                why=headline(comparison),
-                remedy="Launch both again with --launches 5, raise --tolerance, or let it pass with --unclear pass.",
+                f"The gate does not decide: {failed_figures_text(comparison, decision)}",
+                why=headline(comparison) if says_why else "",
+                remedy="Repeat both in turn with --launches 5, raise --tolerance, or let it pass with --unclear pass.",
             )
             if unclear == "fail":
                 raise error

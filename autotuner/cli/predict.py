@@ -107,7 +107,6 @@ def point(
         option(
             "--concurrency",
             metavar="N",
-            min=1,
             help="Closed loop: requests in flight across the deployment.",
             panel=LOAD,
             default="16",
@@ -133,7 +132,7 @@ def point(
     warn_of_rough_model(question)
     load_curve = question.load_curve(options.gpu_type(), Layout(tp=tp, pp=pp, dp=dp, ep=ep))
     if rate is None:
-        show_closed_loop(question, load_curve, concurrency or 16, as_json=as_json)
+        show_closed_loop(question, load_curve, 16 if concurrency is None else concurrency, as_json=as_json)
     elif concurrency is None:
         show_open_loop(question, load_curve, rate, as_json=as_json)
     else:

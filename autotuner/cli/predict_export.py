@@ -19,25 +19,45 @@ def read_csv(path: Path) -> DataFrame:
     """A CSV file with all cells as texts, empty where a row is short."""
     import pandas as pd
 
-    from autotuner.errors import UsageError
+    from autotuner.errors import UsageError, file_error_reason
 
     try:
         # of a first row that is too long pandas would only warn, and drop its last cells
         with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
             return pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig").fillna("")
     except (OSError, ValueError, pd.errors.ParserWarning) as error:
-        raise UsageError(f"Cannot read {path}.", why=str(error).strip(), remedy="Give a CSV file in UTF-8.") from error
+        is_malformed = not isinstance(error, OSError | UnicodeDecodeError)
+        why = _malformed_reason(path) if is_malformed else file_error_reason(error)
+        raise UsageError(f"Cannot read {path}.", why=why, remedy="Give a CSV file in UTF-8.") from error
+
+
+def _malformed_reason(path: Path) -> str:
+    """What is wrong with a text that is no table of comma-separated values, with the first such line."""
+    import csv
+
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.reader(file, strict=True)
+        try:
+            columns = next((row for row in reader if row), [])
+            for row in reader:
+                if len(row) > len(columns):
+                    return f"Line {reader.line_num} has {len(row)} cells, and there are {len(columns)} columns."
+        except csv.Error:
+            return f"Line {reader.line_num} is not CSV: check its quotation marks."
+    return "It is no table of columns with names." if columns else "It is empty."
 
 
 def write_csv(table: DataFrame, path: Path) -> None:
     """Write a table, in a folder that need not exist."""
-    from autotuner.errors import UsageError
+    from autotuner.errors import UsageError, file_error_reason
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         table.to_csv(path, index=False, lineterminator="\n")
     except OSError as error:
-        raise UsageError(f"Cannot write {path}.", why=str(error), remedy="Choose another --output.") from error
+        raise UsageError(
+            f"Cannot write {path}.", why=file_error_reason(error), remedy="Choose another --output."
+        ) from error
 
 
 def options_table(options: Sequence[ServingOption]) -> DataFrame:

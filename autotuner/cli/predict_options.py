@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -228,7 +229,7 @@ def _parse_target(slo: str | None) -> LatencyTarget:
 
     terms = parse_slo(slo) or {}
     is_predictable = isinstance(terms, dict) and not terms.keys() - {"ttft", "tpot"}
-    if not is_predictable or any("threshold" not in term or not term["threshold"] > 0 for term in terms.values()):
+    if not is_predictable or any(not 0 < term.get("threshold", 0) < math.inf for term in terms.values()):
         raise UsageError(
             f"--slo '{slo}' cannot be predicted.",
             why="Only targets on the means of TTFT and TPOT can be, in seconds above 0.",

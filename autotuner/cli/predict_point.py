@@ -25,8 +25,16 @@ OPERATOR_LABELS = {"attention_proj": "attention projections", "mlp": "MLP", "lau
 def show_closed_loop(question: Question, load_curve: LoadCurve, concurrency: int, *, as_json: bool) -> None:
     """Predict one deployment under a closed loop, and check it against the target."""
     from autotuner.cli import display
+    from autotuner.errors import UsageError
+    from autotuner.experiment import MAX_CONCURRENCY
     from autotuner.predict.measured_lookup import MeasuredLookup
 
+    if not 1 <= concurrency <= MAX_CONCURRENCY:
+        raise UsageError(
+            f"--concurrency {concurrency} is not between 1 and {MAX_CONCURRENCY:,}.",
+            why="A closed loop keeps at least one request in flight, and at most as many as a host has ports.",
+            remedy="Give one in between, or the load of many hosts as --rate in requests per second.",
+        )
     lookup = MeasuredLookup(load_curve).at_concurrency(concurrency)
     prediction = lookup.prediction
     cost = _token_cost(question, load_curve, prediction)

@@ -151,13 +151,15 @@ def _output_ranking(ranking: RankingReport, ranking_options: RankingOptions) -> 
 
 def _write_plot(ranking: RankingReport, path: Path) -> None:
     from autotuner.cli import display
-    from autotuner.errors import UsageError
+    from autotuner.errors import UsageError, file_error_reason
     from autotuner.report.predicted_plot import draw_options
 
     try:
         draw_options(ranking.options, ranking.question.target, ranking.heading, path)
     except OSError as error:
-        raise UsageError(f"Cannot write {path}.", why=str(error), remedy="Choose another --plot.") from error
+        raise UsageError(
+            f"Cannot write {path}.", why=file_error_reason(error), remedy="Choose another --plot."
+        ) from error
     display.note(f"Plot: {path}")
 
 

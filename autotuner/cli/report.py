@@ -9,6 +9,7 @@ from autotuner.cli.gate import FAIL_ON_OPTION, Gate
 from autotuner.cli.load_options import DEFAULT_RUNS_FOLDER, OUTPUT, RUN_ARGUMENT, RUNS_FOLDER_OPTION, option
 
 if TYPE_CHECKING:
+    from autotuner.report.bench.result import BenchResult
     from autotuner.report.run_view import RunView
     from autotuner.runs.store import RunStore
 
@@ -83,9 +84,9 @@ def _rendered(output_format: str, store: RunStore, view: RunView) -> str:
         return run_page(store, view).html
     if output_format == "json":
         from autotuner.cli import display
-        from autotuner.report.record import run_record
+        from autotuner.report.record import is_brief, run_record
 
-        return display.json_text(run_record(view))
+        return display.json_text(run_record(view), compact=is_brief(view))
     if output_format == "csv":
         from autotuner.report.csv import csv_text
 
@@ -114,9 +115,11 @@ def _write(text: str, path: Path) -> None:
 
 def _report_load_test(store: RunStore, output_format: str, to: Path | None, gate: Gate) -> None:
     """Show a load test as `autotune bench` does."""
+    from autotuner.cli import display
     from autotuner.cli.results import print_load_test
     from autotuner.errors import UsageError
     from autotuner.report.bench.folder import JSON_FILE
+    from autotuner.report.bench.page import PAGE_FILE
     from autotuner.report.bench.result import BenchResult
 
     if not store.trials():
@@ -125,13 +128,27 @@ def _report_load_test(store: RunStore, output_format: str, to: Path | None, gate
             why=f"It was killed, or goes on. Its load points so far are in {JSON_FILE}.",
             remedy="Start it again with autotune bench.",
         )
-    if output_format in ("markdown", "html"):
-        raise UsageError(f"A load test is not written as {output_format}.", remedy="Give --format table, json or csv.")
-    if to is not None:
-        raise UsageError(
-            "The report of a load test goes to stdout.", remedy="Leave out --to; its folder holds the files already."
-        )
     result = BenchResult.from_store(store)
-    print_load_test(result, output_format)
+    if output_format == "html":
+        _write(_rendered_load_test(output_format, result), to or store.path / PAGE_FILE)
+    elif to is not None:
+        _write(_rendered_load_test(output_format, result), to)
+    elif output_format == "markdown":
+        display.text(_rendered_load_test(output_format, result))
+    else:
+        print_load_test(result, output_format)
     if gate.fails_on_infeasible:
         gate.check_load_test(result)
+
+
+def _rendered_load_test(output_format: str, result: BenchResult) -> str:
+    """The load test as text in one of the formats that can be written to a file."""
+    from autotuner.cli import display
+    from autotuner.report.bench.page import load_test_markdown, load_test_page
+    from autotuner.report.bench.record import bench_csv, bench_record
+
+    if output_format == "json":
+        return display.json_text(bench_record(result))
+    if output_format == "csv":
+        return bench_csv(result)
+    return load_test_page(result) if output_format == "html" else load_test_markdown(result)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from autotuner.cli.load_options import HARDWARE, LOAD, OUTPUT, SEARCH, SERVE, TARGETS, option
-from autotuner.errors import UsageError
+from autotuner.errors import UsageError, file_error_reason
 
 if TYPE_CHECKING:
     from autotuner.profiling.request import SlaRequest
@@ -287,8 +287,7 @@ class SlaRunOptions:
         try:
             dynamo = read_request(read_text(self.file))
         except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            raise UsageError(f"'{self.file}' cannot be read: {reason}.") from error
+            raise UsageError(f"'{self.file}' cannot be read.", why=file_error_reason(error)) from error
         values, remarks = request_values(dynamo)
         for remark in remarks:
             display.warning(remark)

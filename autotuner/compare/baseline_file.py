@@ -73,6 +73,7 @@ def _run_to_json(run: ComparedRun) -> dict[str, Any]:
         "config": run.config,
         "sources": list(run.sources),
         "environment": dict(run.environment),
+        "load_test": run.is_load_test,
         "winner": run.winner_key,
         "winner_points": [_point_to_json(point) for point in run.winner_points],
         "winner_value": run.winner_value,
@@ -135,4 +136,5 @@ def _run_from_json(data: Mapping[str, Any]) -> ComparedRun:
         winner_key=data["winner"],
         winner_points=tuple(LoadPoint(*row) for row in data["winner_points"]),
         winner_value=data["winner_value"],
+        is_load_test=bool(data.get("load_test", False)),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +12,7 @@ from autotuner.core import Distribution, LoadPoint, LoadPointResult, Trial, Valu
 from autotuner.experiment import Experiment
 from autotuner.report.formatting import format_setting
 from autotuner.report.run_view import RunView
+from autotuner.runs.store import RunStore
 from autotuner.scoring.objective import OBJECTIVES
 from autotuner.scoring.pool import STEADY_STATE_VERDICTS, UNTRUSTED_VERDICTS
 
@@ -114,8 +115,22 @@ class ComparedCandidate:
 
 
 @dataclass(frozen=True)
+class RunWords:
+    """How texts call what a kind of run looks for, and what of it can be repeated."""
+
+    best: str
+    repetition: str
+    repetitions: str
+    none_is_best: str
+
+
+TUNING_WORDS = RunWords("winner", "launch", "launches", "None of its candidates met the targets")
+LOAD_TEST_WORDS = RunWords("best load point", "load test", "load tests", "None of its load points met the targets")
+
+
+@dataclass(frozen=True)
 class ComparedRun:
-    """What a comparison needs of a run.
+    """What a comparison needs of a run, or of a load test, which is a run of one server.
 
     `config` is its composed configuration, `environment` what it ran on as flat text by name.
     `winner_points` are the load points at which the winner is ranked, `winner_value` the objective there.
@@ -129,6 +144,11 @@ class ComparedRun:
     winner_key: str | None
     winner_points: tuple[LoadPoint, ...] = ()
     winner_value: float | None = None
+    is_load_test: bool = False
+
+    @property
+    def words(self) -> RunWords:
+        return LOAD_TEST_WORDS if self.is_load_test else TUNING_WORDS
 
     @cached_property
     def experiment(self) -> Experiment:
@@ -139,19 +159,31 @@ class ComparedRun:
         return None if self.winner_key is None else self.candidates[self.winner_key]
 
     @classmethod
-    def from_view(cls, name: str, view: RunView, config: Mapping[str, Any]) -> ComparedRun:
+    def from_view(
+        cls, name: str, view: RunView, config: Mapping[str, Any], *, is_load_test: bool = False
+    ) -> ComparedRun:
         """The figures of a judged run; `config` is its composed configuration."""
         winner = view.ranking.winner
+        candidates = [_candidate(launches.trials, view) for launches in view.launches]
+        if is_load_test:
+            candidates = [replace(candidate, label="load points") for candidate in candidates]
         return cls(
             name=name,
             config=config,
             sources=tuple(view.ranking.sources),
             environment=_environment(view),
-            candidates={launches.candidate.key: _candidate(launches.trials, view) for launches in view.launches},
+            candidates={candidate.key: candidate for candidate in candidates},
             winner_key=winner.candidate.key if winner else None,
             winner_points=winner.load_points if winner else (),
             winner_value=winner.headline_value if winner else None,
+            is_load_test=is_load_test,
         )
+
+    @classmethod
+    def from_store(cls, store: RunStore) -> ComparedRun:
+        """The figures of a run folder."""
+        view = RunView.from_store(store)
+        return cls.from_view(store.path.name, view, store.config(), is_load_test=store.kind == "load-test")
 
 
 def _candidate(trials: Sequence[Trial], view: RunView) -> ComparedCandidate:

@@ -9,7 +9,16 @@ from functools import cached_property
 from statistics import fmean
 
 from autotuner.compare.changes import DEFAULT_TOLERANCE, Change, Noise, Ratio, paired_ratio, unpaired_ratio
-from autotuner.compare.compared_run import FIGURES, ComparedCandidate, ComparedRun, Figure, LaunchFigures
+from autotuner.compare.compared_run import (
+    FIGURES,
+    LOAD_TEST_WORDS,
+    TUNING_WORDS,
+    ComparedCandidate,
+    ComparedRun,
+    Figure,
+    LaunchFigures,
+    RunWords,
+)
 from autotuner.compare.differences import Difference, changed, incomparable
 from autotuner.core import LoadPoint
 from autotuner.scoring.objective import OBJECTIVES
@@ -81,6 +90,11 @@ class Comparison:
     tolerance: float = DEFAULT_TOLERANCE
     pairs: tuple[Pair, ...] = ()
 
+    @property
+    def words(self) -> RunWords:
+        """The words for load tests where both sides are one."""
+        return LOAD_TEST_WORDS if self.baseline.is_load_test and self.new.is_load_test else TUNING_WORDS
+
     @cached_property
     def incomparable(self) -> list[Difference]:
         """Differences that forbid a comparison."""
@@ -144,7 +158,7 @@ def _objective(comparison: Comparison) -> GatedFigure | None:
     objective = OBJECTIVES[experiment.optimization.objective]
     return _gated(
         comparison,
-        f"{objective.label} of the winner",
+        f"{objective.label} of the {comparison.words.best}",
         objective.unit(experiment.hardware.price_per_gpu_hour),
         lambda run, launch: launch.log_objective(run.winner_points),
         higher_is_better=objective.direction == "max",
@@ -156,7 +170,7 @@ def _capacity(comparison: Comparison) -> GatedFigure | None:
     load = comparison.baseline.experiment.benchmark
     return _gated(
         comparison,
-        "capacity of the winner",
+        "capacity" if comparison.words is LOAD_TEST_WORDS else f"capacity of the {comparison.words.best}",
         "requests/s" if load.request_rates else "in flight",
         lambda run, launch: launch.log_capacity(),
     )
@@ -222,29 +236,32 @@ def headline(comparison: Comparison) -> str:
     """What the gated figures say, in one sentence."""
     figures: Sequence[GatedFigure] = comparison.gated
     if not figures:
-        return f"{comparison.baseline.name} has no winner, so that there is nothing to compare with."
+        return f"{comparison.baseline.name} has no {comparison.words.best}, so that there is nothing to compare with."
     objective = figures[0]
-    name, size = comparison.new.name, _size_text(objective)
+    words = comparison.words
+    name, size = comparison.new.name, _size_text(objective, words)
     if objective.ratio is None:
-        return f"{name} has no winner to compare, where {comparison.baseline.name} has one."
+        return f"{name} has no {comparison.words.best} to compare, where {comparison.baseline.name} has one."
     if objective.change in (Change.BETTER, Change.WORSE):
         return f"{name} is {objective.change}: {objective.name} {size}."
     if objective.change is Change.SAME:
         return f"No difference beyond {comparison.tolerance:.0%} in {objective.name}: {size}."
     smallest = objective.ratio.smallest_detectable_change
     reason = (
-        "one launch a side, and no launch that was repeated, decides nothing"
+        f"one {words.repetition} a side, and none that was repeated, decides nothing"
         if smallest is None
         else f"a change below about {smallest:.1%} could not be told from noise"
     )
     return f"Unclear in {objective.name}: {size}; {reason}."
 
 
-def _size_text(figure: GatedFigure) -> str:
+def _size_text(figure: GatedFigure, words: RunWords) -> str:
     if figure.value_ratio is None or figure.ratio is None:
         return "not measured"
     counts = figure.ratio.baseline_launches, figure.ratio.new_launches
-    launches = "one launch each" if counts == (1, 1) else f"{counts[0]} and {counts[1]} launches"
+    launches = (
+        f"one {words.repetition} each" if counts == (1, 1) else f"{counts[0]} and {counts[1]} {words.repetitions}"
+    )
     return f"{change_text(figure.value_ratio, figure.value_interval)}, {launches}"
 
 

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from autotuner.compare.compared_run import ComparedRun
 from autotuner.compare.comparison import Comparison, Pair
 from autotuner.compare.gate import GateDecision, decide, needs_another_pair
-from autotuner.core import LoadPoint, Observer, ignore_progress
+from autotuner.core import LoadPoint, Observer, Progress
 from autotuner.errors import ConfigError
 from autotuner.experiment import Experiment
 from autotuner.report.run_view import RunView
 from autotuner.run_setup import RunSetup
 from autotuner.runs.store import RunStore
 from autotuner.session import Session
+
+PairObserver = Callable[[int, str, ComparedRun, Progress], None]
+"""Called with the pair's number, the side ("baseline" or "candidate"), its run, and each step of its launch."""
+
+
+def ignore_launches(number: int, side: str, run: ComparedRun, progress: Progress) -> None:
+    """An observer for callers without interest."""
+
 
 MIN_PAIRS, MAX_PAIRS = 2, 5
 """Pairs of launches: fewer have no spread of their own, more cost more than they tell."""
@@ -60,12 +69,17 @@ def _loads(points: Sequence[LoadPoint], load: Mapping[str, Any]) -> dict[str, An
     return {"num_concurrency": concurrencies, "request_rates": rates}
 
 
-def measure_pair(baseline: ComparedRun, new: ComparedRun, folder: Path, number: int, observe: Observer) -> Pair:
+def measure_pair(baseline: ComparedRun, new: ComparedRun, folder: Path, number: int, observe: PairObserver) -> Pair:
     """Launch both winners once, in turn: the baseline first in odd pairs, last in even ones."""
-    sides = {"baseline": baseline, "new": new}
+    sides = {"baseline": baseline, "candidate": new}
     order = list(sides) if number % 2 else list(reversed(sides))
-    measured = {name: _measure_launch(sides[name], folder / f"{number:03d}" / name, number, observe) for name in order}
-    return measured["baseline"], measured["new"]
+    measured = {
+        side: _measure_launch(
+            sides[side], folder / f"{number:03d}" / side, number, partial(observe, number, side, sides[side])
+        )
+        for side in order
+    }
+    return measured["baseline"], measured["candidate"]
 
 
 def _measure_launch(run: ComparedRun, folder: Path, number: int, observe: Observer) -> ComparedRun:
@@ -83,7 +97,7 @@ def _measure_launch(run: ComparedRun, folder: Path, number: int, observe: Observ
 
 
 def compare_with_fresh_pairs(
-    comparison: Comparison, folder: Path, max_pairs: int, observe: Observer = ignore_progress
+    comparison: Comparison, folder: Path, max_pairs: int, observe: PairObserver = ignore_launches
 ) -> tuple[Comparison, GateDecision]:
     """Add pairs until the gate is decided, or `max_pairs` were launched; their runs are written below `folder`."""
     decisions: list[GateDecision] = []

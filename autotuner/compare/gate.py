@@ -60,6 +60,13 @@ def _state(figure: GatedFigure, is_worse: bool, tolerance: float) -> GateState:
     return GateState.UNCLEAR
 
 
+def failed_figures_text(comparison: Comparison, decision: GateDecision) -> str:
+    """The gated figures in the state of the gate, in one clause: `attainment of after is unclear`."""
+    names = [figure.name for figure in decision.in_state(decision.state)]
+    verb = "is" if len(names) == 1 else "are"
+    return f"{' and '.join(names)} {verb} {decision.state} in {comparison.new.name}"
+
+
 def needs_another_pair(decisions: Sequence[GateDecision]) -> bool:
     """Whether fresh pairs go on, after the decisions so far: while unclear, and until *worse* survived a fresh pair."""
     if not decisions or decisions[-1].state is GateState.UNCLEAR:

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from autotuner.compare.comparison import Comparison, headline
 from autotuner.compare.gate import GateDecision
 from autotuner.compare.tables import (
-    FIGURE_COLUMNS,
-    GATED_COLUMNS,
-    INTERVAL_NOTE,
     NUMERIC_COLUMNS,
     failure_lines,
+    figure_columns,
     figure_rows,
+    gated_columns,
     gated_rows,
+    interval_note,
 )
 from autotuner.escaping import for_markdown
 
@@ -29,7 +29,7 @@ def comparison_markdown(comparisons: Sequence[Comparison], decisions: Sequence[G
     parts = [marker, f"# Against {for_markdown(comparisons[0].baseline.name)}"]
     for comparison, decision in zip(comparisons, decisions, strict=True):
         parts += _comparison_parts(comparison, decision)
-    return "\n\n".join([*parts, INTERVAL_NOTE]) + "\n"
+    return "\n\n".join([*parts, interval_note(comparisons[0])]) + "\n"
 
 
 def comment_markdown(text: str) -> str:
@@ -51,12 +51,12 @@ def _comparison_parts(comparison: Comparison, decision: GateDecision | None) -> 
         parts.append(f"> **The figures are {' and '.join(sorted(sources))}: no real engine was measured by them.**")
     if comparison.changed:
         parts.append(_bullets("What was changed:", [str(difference) for difference in comparison.changed]))
-    parts.append(_table(GATED_COLUMNS, gated_rows(comparison, decision)))
+    parts.append(_table(gated_columns(comparison), gated_rows(comparison, decision)))
     for candidate in comparison.candidates:
-        rows = figure_rows(candidate)
+        rows = figure_rows(candidate, comparison.words)
         if rows:
             summary = f"<details><summary>{for_markdown(candidate.label)}</summary>"
-            parts.append(f"{summary}\n\n{_table(FIGURE_COLUMNS, rows)}\n\n</details>")
+            parts.append(f"{summary}\n\n{_table(figure_columns(comparison), rows)}\n\n</details>")
     lines = failure_lines(comparison)
     return [*parts, _bullets("Candidates:", lines)] if lines else parts
 

@@ -16,6 +16,7 @@ from autotuner.config.gpus import check_gpus
 from autotuner.config.inactive import remove_inactive
 from autotuner.config.layers import ConfigLayer
 from autotuner.config.merging import CALLER_LAYERS, MergedConfig, leaves, merge, nest, origin_text, value_at
+from autotuner.config.overrides import SLO_OPTION, written_name
 from autotuner.config.schema import check_keys, default_leaves, normalize_slo, validate
 from autotuner.errors import ConfigError, unknown_name_message
 from autotuner.experiment import Experiment
@@ -23,10 +24,9 @@ from autotuner.redaction import remember_settings, secret_in
 
 log = logging.getLogger(__name__)
 
-SLO_OPTION = "--slo"
 
 _SECTIONS_WITH_SECRETS = ("deployment.headers", "runtime.env", "runtime.extra_args", "parameters.")
-_NAMES_OF_SECRETS = ("deployment.secret", "deployment.image_pull_secret")
+_NAMES_OF_SECRETS = ("deployment.secret_name", "deployment.image_pull_secret")
 """Settings that name a Secret of Kubernetes, which holds the value."""
 
 _PLAIN_TEXT_REASON = "A configuration is written to the run folder and printed."
@@ -185,7 +185,7 @@ def _add_layer(
 ) -> None:
     """Check one layer's keys and merge it on top."""
     log.debug("layer %s: %s", layer_name, ", ".join(leaves(data)) or "nothing")
-    plain_layer = yaml_documents.plain_data(data, "")
+    plain_layer = yaml_documents.plain_data(data, "", lambda path: written_name(path, locate(path)))
     remember_settings({path: value for path, value in leaves(plain_layer).items() if path not in _NAMES_OF_SECRETS})
     if "slo" in plain_layer:
         plain_layer["slo"] = normalize_slo(plain_layer["slo"])

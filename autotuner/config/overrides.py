@@ -13,6 +13,9 @@ from autotuner.errors import ConfigError
 COMMAND_LINE = "the command line"
 """Place of a value that was given as a command-line option."""
 
+SLO_OPTION = "--slo"
+"""Place of a term that was given with that option."""
+
 OPTION_BY_PATH = {
     "model.id_or_path": "--model",
     "base_runtime": "--runtime",
@@ -40,6 +43,7 @@ OPTION_BY_PATH = {
                 "endpoint",
                 "seed",
                 "find_capacity",
+                "trace_scale",
             ),
             "optimization": ("objective", "strategy", "evaluator", "max_iterations", "parallel_trials", "seed"),
         }.items()
@@ -47,6 +51,15 @@ OPTION_BY_PATH = {
     },
 }
 """Dotted path -> the command-line option that sets it."""
+
+
+def written_name(path: str, place: str) -> str:
+    """A value as the user wrote it: its option, or its dotted path and the file that holds it."""
+    if place == COMMAND_LINE:
+        return OPTION_BY_PATH.get(path, path)
+    if place == SLO_OPTION:
+        return f"{SLO_OPTION} {path.removeprefix('slo.').removesuffix('.threshold')}"
+    return f"{path} ({place})" if place else path
 
 
 class Overrides(dict[str, Any]):
@@ -62,7 +75,11 @@ def read_overrides(files: Sequence[str | Path] = (), settings: Sequence[str] = (
     merged = MergedConfig()
     for file in files:
         document = yaml_documents.read(Path(file))
-        data = yaml_documents.plain_data(yaml_documents.root_mapping(document), "")
+        data = yaml_documents.plain_data(
+            yaml_documents.root_mapping(document),
+            "",
+            lambda path, source=document: written_name(path, source.locate(split_path(path))),  # type: ignore[misc]
+        )
         if "layers" in data:
             raise ConfigError(
                 f"{document.source} is a profile, not an override file.",

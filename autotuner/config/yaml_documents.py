@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -146,8 +146,11 @@ def root_mapping(document: Document) -> dict[str, Any]:
     return {key: value for key, value in document.data.items() if not str(key).startswith(EXTENSION_PREFIX)}
 
 
-def plain_data(value: Any, label: str, depth: int = 0) -> Any:
-    """Copy `value`, which lies `depth` levels deep, as JSON-ready data; `label` names it in errors."""
+def plain_data(value: Any, label: str, written_name: Callable[[str], str] = str, depth: int = 0) -> Any:
+    """Copy `value`, which lies `depth` levels deep, as JSON-ready data.
+
+    `written_name(label)` names it in errors, by default as `label` does.
+    """
     if depth > MAX_DEPTH:
         top = ".".join(label.split(".")[:2])
         raise ConfigError(f"{top} is nested more than {MAX_DEPTH} levels deep.", remedy="Write it flatter.")
@@ -155,17 +158,24 @@ def plain_data(value: Any, label: str, depth: int = 0) -> Any:
         return value
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise ConfigError(f"{label} is {value}, which is not a finite number.", remedy="Give a finite number.")
+            raise ConfigError(
+                f"{written_name(label)} is {value}, which is not a finite number.", remedy="Give a finite number."
+            )
         return value
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
-                raise ConfigError(f"{label} has the key {key!r}, which is not text.", remedy="Write keys as text.")
-        return {key: plain_data(item, f"{label}.{key}" if label else key, depth + 1) for key, item in value.items()}
+                raise ConfigError(
+                    f"{written_name(label)} has the key {key!r}, which is not text.", remedy="Write keys as text."
+                )
+        return {
+            key: plain_data(item, f"{label}.{key}" if label else key, written_name, depth + 1)
+            for key, item in value.items()
+        }
     if isinstance(value, list | tuple):
-        return [plain_data(item, label, depth + 1) for item in value]
+        return [plain_data(item, label, written_name, depth + 1) for item in value]
     raise ConfigError(
-        f"{label} holds a {type(value).__name__}.",
+        f"{written_name(label)} holds a {type(value).__name__}.",
         remedy="Use text, numbers, true or false, null, lists and mappings only.",
     )
 

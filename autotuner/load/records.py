@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autotuner.core import LoadPoint, Observation, RequestRecord
-from autotuner.errors import RunStoreError
+from autotuner.errors import RunStoreError, file_error_reason
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,7 +81,7 @@ def read(path: str | Path) -> Observation:
         with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as columns:
             return _observation(dict(columns))
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError) as error:
-        raise RunStoreError(f"The request records '{path}' cannot be read.", why=f"{error}.") from error
+        raise RunStoreError(f"The request records '{path}' cannot be read.", why=file_error_reason(error)) from error
 
 
 def _metadata(observation: Observation, categories: dict[str, list[str]]) -> dict[str, Any]:

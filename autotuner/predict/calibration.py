@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from autotuner.errors import ConfigError
+from autotuner.errors import ConfigError, file_error_reason
 from autotuner.predict.efficiencies import Efficiencies
 from autotuner.predict.hardware import GpuSpec
 from autotuner.predict.kernels import kernel_constants
@@ -169,7 +169,7 @@ def read_calibration(path: Path) -> Calibration:
         fields: Any = yaml.load(path.read_text(), Loader=loader)
         return Calibration(**fields)
     except (OSError, yaml.YAMLError, TypeError) as error:
-        raise ConfigError(f"Cannot read the constants in {path}.", why=str(error)) from error
+        raise ConfigError(f"Cannot read the constants in {path}.", why=file_error_reason(error)) from error
 
 
 @cache

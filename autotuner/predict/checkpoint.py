@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autotuner.errors import ConfigError
+from autotuner.errors import ConfigError, file_error_reason
 from autotuner.input_files import read_json
 
 SIDECARS = ("hf_quant_config.json", "quantize_config.json", "quant_config.json")
@@ -40,7 +40,7 @@ def _read_object(path: Path) -> Mapping[str, Any]:
     try:
         config = read_json(path)
     except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"Cannot read {path}.", why=str(error)) from error
+        raise ConfigError(f"Cannot read {path}.", why=file_error_reason(error)) from error
     if not isinstance(config, dict):
         raise ConfigError(f"Cannot read {path}.", why="It is not a JSON object.")
     return config

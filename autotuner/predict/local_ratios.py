@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from autotuner.errors import ConfigError
+from autotuner.errors import ConfigError, file_error_reason
 from autotuner.input_files import read_json
 from autotuner.predict.intervals import Interval
 from autotuner.predict.log_ratios import MeasuredRatio, RatioPosterior, posterior, regressors
@@ -101,7 +101,7 @@ def _read_ratios(path: Path, modified_ns: int) -> Mapping[str, LocalRatios]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"Cannot read the calibration in {path}.",
-            why=str(error),
+            why=file_error_reason(error),
             remedy="Remove it with `autotune calibrate --forget`, then calibrate again.",
         ) from error
 

@@ -173,8 +173,8 @@ def geometry_name(shape: ModelShape) -> str:
 
 def _check_load(deployment: ModelOnGpus, isl: int, osl: int, concurrency: int, prefix_hit: float) -> None:
     for name, value in (("isl", isl), ("osl", osl), ("concurrency", concurrency)):
-        if not value >= 1:
-            raise ConfigError(f"{name} must be at least 1, not {value}.")
+        if not 1 <= value < math.inf:
+            raise ConfigError(f"{name} must be at least 1 and finite, not {value}.")
     if not 0 <= prefix_hit < 1:
         raise ConfigError(f"The prefix hit rate must be at least 0 and below 1, not {prefix_hit}.")
     shape = deployment.shape

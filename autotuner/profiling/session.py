@@ -10,7 +10,7 @@ from pathlib import Path
 
 from autotuner.core import Observer, ignore_progress
 from autotuner.engines.environment import check_secrets
-from autotuner.errors import ConfigError, NoFeasibleError
+from autotuner.errors import ConfigError, NoFeasibleError, file_error_reason
 from autotuner.input_files import read_json
 from autotuner.launchers import orphans
 from autotuner.profiling.artefacts import LOG_FILE, SLA_FILE, remove_planner_files, write_artefacts
@@ -93,7 +93,9 @@ def _read_sweep(path: Path) -> SweepResult:
     except FileNotFoundError:
         return SweepResult()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"'{path}' cannot be read.", why=str(error), remedy="Repeat `autotune sla run`.") from error
+        raise ConfigError(
+            f"'{path}' cannot be read.", why=file_error_reason(error), remedy="Repeat `autotune sla run`."
+        ) from error
 
 
 def _mapping_and_reason(row: Mapping[str, str]) -> tuple[ParallelMapping, str]:

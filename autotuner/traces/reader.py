@@ -11,7 +11,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
-from autotuner.errors import ConfigError
+from autotuner.errors import ConfigError, file_error_reason
 from autotuner.input_files import read_text
 from autotuner.traces.formats import (
     FORMATS,
@@ -41,7 +41,7 @@ def read_trace(path: str) -> RecordedTrace:
     try:
         status = Path(path).stat()
     except (OSError, ValueError) as error:  # a path with a NUL character is a ValueError
-        raise ConfigError(f"The trace '{path}' cannot be read.", why=f"{error}.") from error
+        raise ConfigError(f"The trace '{path}' cannot be read.", why=file_error_reason(error)) from error
     return _read_version(path, status.st_mtime_ns, status.st_size)
 
 
@@ -51,7 +51,7 @@ def _read_version(path: str, modified: int, size: int) -> RecordedTrace:
     try:
         text = read_text(Path(path), max_bytes=None)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The trace '{path}' cannot be read.", why=f"{error}.") from error
+        raise ConfigError(f"The trace '{path}' cannot be read.", why=file_error_reason(error)) from error
     rows = list(_rows(path, text))
     if not rows:
         raise ConfigError(f"The trace '{path}' has no requests.")

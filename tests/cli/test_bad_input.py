@@ -47,6 +47,13 @@ MISTAKES = [
     (("run", "--slo", "strict-latensy"), 2, "did you mean 'strict-latency'"),
     (("run", "--slo", "ttfft=1"), 2, "did you mean 'ttft'"),
     (("run", "--slo", "ttft=fast"), 2, "has no number"),
+    (("run", "--slo", "ttft=nan"), 2, "--slo ttft is nan, which is not a finite number"),
+    (("run", "--slo", "tpot.p90=inf"), 2, "--slo tpot.p90 is inf"),
+    (("run", "--slo", "ttft=1,attainment=nan"), 2, "--slo attainment is nan"),
+    (("run", "--rate", "2,nan"), 2, "--rate is nan"),
+    (("run", "--duration", "inf"), 2, "--duration is inf"),
+    (("run", "--set", "benchmark.warmup=.inf"), 2, "benchmark.warmup is inf"),
+    (("bench", "http://127.0.0.1:9", "--rate", "inf"), 2, "--rate is inf"),
     (("run", "--layer", "fp8-defualt"), 2, "did you mean 'fp8-default'"),
     (("run", "--override-mode", "merge"), 2, "merge"),
     (("run", "--total-gpus", "0"), 2, "--total-gpus: input should be"),
@@ -80,6 +87,18 @@ MISTAKES = [
     (("config", "show", "optimization.startegy"), 2, "did you mean 'optimization.strategy'"),
     (("config", "show", "--gpu", "H1000"), 2, "did you mean 'H100'"),
     (("predict", "--model", "llama-3.1-8b", "--gpu", "H1000"), 2, "did you mean 'H100'"),
+    *(
+        (("predict", "point", "--model", "llama-3.1-8b", "--gpu", "H100", "--concurrency", value), 2, message)
+        for value, message in (
+            ("0", "--concurrency 0 is not between 1 and"),
+            ("-3", "--concurrency -3 is not between 1 and"),
+            ("1000000000", "as many as a host has ports"),
+            ("nan", "valid integer"),
+        )
+    ),
+    (("predict", "rank", "--model", "llama-3.1-8b", "--gpu", "H100", "--slo", "ttft=inf"), 2, "cannot be predicted"),
+    (("compare", "missing", "other"), 3, "There is no run or baseline 'missing'"),
+    (("compare", "missing", "other"), 3, "a file of `autotune baseline save`"),
     (("rum",), 2, "rum"),
     (("sla", "plan", "p", "--rate", "nan"), 2, "nan is not a finite number"),
     (("command", "--replicas", "1000000000000"), 2, "--replicas"),

@@ -36,15 +36,25 @@ def _names(folder):
 def test_a_gate_fails_by_fresh_pairs_and_passes_against_itself(autotune, two_runs):
     before, after = two_runs
     alone = autotune("compare", before, after, "--gate")
-    assert (alone.code, "one launch a side" in alone.err) == (4, True)
+    assert alone.code == 4
+    assert (alone.out + alone.err).count("one launch a side") == 1
+    assert "The gate does not decide: total throughput" in " ".join(alone.err.split())
     assert autotune("compare", before, after, "--gate", "--unclear", "pass").code == 0
 
     failed = autotune("compare", before, after, "--gate", "--launches", "5", "--junit", "j.xml", columns="80")
     assert failed.code == 1
     assert "Decided by 3 fresh pairs of launches." in failed.out
+    progress = " ".join(failed.err.split())
+    assert "pair 1: launching the baseline, the winner of " in progress
+    assert "pair 2: launching the candidate, the winner of " in progress
+    assert "is worse: " not in progress
     assert "parameters.max-running-requests: " in failed.out
     assert all(len(line) <= 80 for line in failed.out.splitlines())
     assert 'failures="1"' in Path("j.xml").read_text()
+
+    written = autotune("compare", before, after, "--format", "html", "--to", "pages/after.html")
+    assert (written.code, written.out.splitlines()[-1]) == (0, "pages/after.html")
+    assert "parameters.max-running-requests" in Path("pages/after.html").read_text()
 
     saved = autotune("baseline", "save", before)
     assert saved.code == 0
@@ -64,8 +74,10 @@ def test_a_gate_fails_by_fresh_pairs_and_passes_against_itself(autotune, two_run
         (("--tolerance", "none"), "is not a share"),
         (("--allow", "engine"), "Unknown value of --allow"),
         (("--unclear", "maybe"), "Unknown value of --unclear"),
+        (("--format", "htm"), "did you mean 'html'"),
+        (("--to", "page.html"), "not written to a file"),
         (("--junit", "j.xml"), "--junit is the file of a gate"),
-        ((), "is not a run folder"),
+        ((), "There is no run or baseline 'here'"),
     ],
 )
 def test_what_cannot_be_compared_is_said_before_anything_is_launched(autotune, arguments, message):

@@ -120,7 +120,10 @@ def test_without_a_command_the_layouts_on_eight_gpus_are_ranked(autotune):
         ((*POINT, "--gpu", "H1000"), "did you mean"),
         ((*POINT, "--tp", "1"), "does not fit"),
         (("predict", "table", "rows.csv"), "--output"),
-        (("predict", "table", "rows.csv", "--output", "out.csv"), "Cannot read rows.csv"),
+        (
+            ("predict", "table", "rows.csv", "--output", "out.csv"),
+            "Cannot read rows.csv. No such file",
+        ),
     ],
 )
 def test_what_cannot_be_predicted_exits_2_and_says_why(autotune, arguments, message):
@@ -159,12 +162,21 @@ def test_a_column_that_is_not_read_for_its_name_is_a_warning(autotune, tmp_path,
     assert f"Column '{column}' is not read; if it is the {meant}, name it so" in " ".join(ended.err.split())
 
 
-@pytest.mark.parametrize("content", [b"", b"model\n\xff\n", b"model,gpu\na,b\na,b,c\n", b"model,gpu\na,b,c\n"])
-def test_a_file_that_is_no_table_is_refused(autotune, tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "It is empty."),
+        (b"model\n\xff\n", "It is not text in UTF-8."),
+        (b"model,gpu\na,b\na,b,c\n", "Line 3 has 3 cells, and there are 2 columns."),
+        (b"model,gpu\na,b,c\n", "Line 2 has 3 cells, and there are 2 columns."),
+        (b'model,gpu\na,"b\n', "Line 2 is not CSV: check its quotation marks."),
+    ],
+)
+def test_a_file_that_is_no_table_is_refused(autotune, tmp_path, content, reason):
     (tmp_path / "rows.csv").write_bytes(content)
     ended = autotune("predict", "table", "rows.csv", "--output", "out.csv")
     assert ended.code == 2
-    assert "Cannot read rows.csv" in ended.err
+    assert f"Cannot read rows.csv. {reason}" in " ".join(ended.err.split())
 
 
 @pytest.fixture

@@ -252,7 +252,7 @@ def test_a_traceback_shows_no_secret(autotune: Autotune, tmp_path: Path) -> None
 
 
 def test_the_names_of_secrets_in_a_cluster_are_shown(autotune: Autotune) -> None:
-    names = ("deployment.image_pull_secret=a-registry-login", "deployment.secret=the-hub-token")
+    names = ("deployment.image_pull_secret=a-registry-login", "deployment.secret_name=the-hub-token")
     shown = autotune("config", "show", *(word for name in names for word in ("--set", name)))
     assert shown.code == 0, shown.err
     assert "a-registry-login" in shown.out

@@ -1,6 +1,6 @@
 from xml.etree import ElementTree
 
-from autotuner.compare.comparison import Comparison
+from autotuner.compare.comparison import Comparison, headline
 from autotuner.compare.gate import decide
 from autotuner.compare.github import annotation_lines, append_summary
 from autotuner.compare.junit import write_junit
@@ -63,3 +63,31 @@ def test_the_record_has_ratios_intervals_and_states():
     record = comparison_record(each, decide(each))
     assert (record["gate"], record["gated"][0]["state"], record["gated"][0]["change"]) == ("worse", "worse", "worse")
     assert record["gated"][0]["interval"][0] < record["gated"][0]["ratio"] < record["gated"][0]["interval"][1]
+
+
+def test_load_tests_have_no_winner_and_no_launches():
+    sides = [
+        run(candidate(values, label="load points"), name=name, is_load_test=True)
+        for name, values in (("before", [1000.0]), ("after", [900.0]))
+    ]
+    each = Comparison(*sides)
+    text = comparison_markdown([each], [decide(each)])
+    assert "total throughput per GPU of the best load point" in text
+    assert "| load tests |" in text
+    assert "one load test each" in text
+    assert "winner" not in text
+    assert "launch" not in text
+
+
+def test_a_load_test_against_a_tuned_run_is_compared_as_runs():
+    each = Comparison(run(candidate([1000.0])), run(candidate([900.0]), is_load_test=True))
+    assert each.words.best == "winner"
+    assert "of the winner" in headline(each)
+
+
+def test_a_load_test_that_met_no_target_is_said_to_have_no_best_load():
+    each = Comparison(
+        run(candidate([1000.0]), winner=None, name="before", is_load_test=True),
+        run(candidate([900.0]), is_load_test=True),
+    )
+    assert headline(each) == "before has no best load point, so that there is nothing to compare with."

@@ -55,7 +55,7 @@ def test_a_server_answers_inside_its_block_and_only_the_starter_ends_it(
 ) -> None:
     chosen, spec = launcher(name, deployment(name)), sim_spec(name)
     with chosen.launch(spec, log) as server:
-        assert ready.wait_until_ready(server, ready_path="/health", model=MODEL, timeout=20).is_simulated
+        assert ready.wait_until_ready(server, ready_path="/health", model=MODEL, timeout=120).is_simulated
         assert server.exit_status() is None
     if chosen.starts_servers:
         assert server.exit_status() in ENDED
@@ -89,4 +89,4 @@ def test_the_server_url_is_reached_past_a_proxy(sim_url: str, monkeypatch: pytes
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
     with launcher("external", Deployment(mode="external", url=sim_url)).launch(None, Path("unused")) as server:
-        ready.wait_until_ready(server, ready_path="/v1/models", model=MODEL, timeout=20)
+        ready.wait_until_ready(server, ready_path="/v1/models", model=MODEL, timeout=120)

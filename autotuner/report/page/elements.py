@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
-VOID_TAGS = frozenset({"br", "hr", "input"})
+VOID_TAGS = frozenset({"br", "hr", "img", "input"})
 
 
 @dataclass(frozen=True)
