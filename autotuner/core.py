@@ -51,6 +51,11 @@ class FailureKind(StrEnum):
     WRONG_MODEL = "wrong-model"
     UNHEALTHY = "unhealthy"
     TRIAL_TIMED_OUT = "trial-timed-out"
+    UNSCHEDULABLE = "unschedulable"
+    QUOTA = "quota"
+    VOLUME = "volume"
+    REJECTED = "rejected"
+    EVICTED = "evicted"
     INTERRUPTED = "interrupted"
     INTERNAL = "internal-error"
 
