@@ -70,7 +70,7 @@ def test_a_trace_of_milliseconds_is_said_to_be_one_before_and_after_the_load(aut
     ("options", "message"),
     [
         (("--time-unit", "min"), "--time-unit 'min' is not a unit. Use s, ms, us, ns."),
-        (("--trace-scale", "2"), "trace_scale makes a trace faster that is replayed at its own rate"),
+        (("--trace-scale", "2"), "--trace-scale makes a trace faster that is replayed at its"),
     ],
 )
 def test_a_unit_that_is_none_and_a_scale_without_a_trace_are_refused(autotune, sim, options, message):
