@@ -51,6 +51,11 @@ class FailureKind(StrEnum):
     WRONG_MODEL = "wrong-model"
     UNHEALTHY = "unhealthy"
     TRIAL_TIMED_OUT = "trial-timed-out"
+    UNSCHEDULABLE = "unschedulable"
+    QUOTA = "quota"
+    VOLUME = "volume"
+    REJECTED = "rejected"
+    EVICTED = "evicted"
     INTERRUPTED = "interrupted"
     INTERNAL = "internal-error"
 
@@ -401,7 +406,7 @@ class Observation:
     retry_after: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Distribution:
     """Summary statistics of `n` pooled samples, in the samples' unit.
 
@@ -427,7 +432,7 @@ class Distribution:
     adjusted_intervals: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Share:
     """A share of `n` requests with its 95% interval; `effective` is the effective sample size, `n` where None."""
 
@@ -438,7 +443,7 @@ class Share:
     effective: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Metrics:
     """The metrics of one load point: seconds, tokens/s, requests/s.
 
@@ -471,7 +476,7 @@ class Metrics:
     token_counts: Mapping[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Check:
     """One validity check: the value, its limit in words, and whether it passed."""
 
@@ -481,7 +486,7 @@ class Check:
     ok: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TermOutcome:
     """One SLO term held against a result: `violation` is (actual - threshold) / threshold, negated for minimums."""
 
@@ -493,7 +498,7 @@ class TermOutcome:
     state: Literal["met", "warning", "missed", "failed"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Score:
     """`value` is `utility` (positive, higher is better) / (1 + `penalty`), the sum over the SLO terms."""
 
@@ -503,7 +508,7 @@ class Score:
     terms: tuple[TermOutcome, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class GpuUse:
     """Energy, power and memory of all GPUs of a launch together, in the window of a load point.
 
@@ -520,7 +525,7 @@ class GpuUse:
     memory_used: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LoadPointResult:
     """One load point of one launch: metrics, validity checks, verdict and score.
 
@@ -618,7 +623,7 @@ class Measurement:
     spec: ServerSpec | None = None
     outcome: LoadPlanSummary = LoadPlanSummary()
 
-    @property
+    @cached_property
     def latest_results(self) -> Mapping[LoadPoint, LoadPointResult]:
         """The last result of each load point; one whose figures are not valid is measured again."""
         return {result.load_point: result for result in self.load_points}

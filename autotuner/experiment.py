@@ -95,7 +95,10 @@ class Runtime(Section):
         return values
 
 
-IMAGE_MODES = ("docker", "kubernetes", "ome")
+CLUSTER_MODES = ("kubernetes", "ome")
+"""Deployment modes in which the server runs on a cluster, and takes no GPU of this machine."""
+
+IMAGE_MODES = ("docker", *CLUSTER_MODES)
 """Deployment modes in which the server is a container of `runtime.image`."""
 
 ObjectName = Annotated[str, AfterValidator(check_object_name)]

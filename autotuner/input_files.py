@@ -7,7 +7,7 @@ import json
 import os
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 MAX_BYTES = 256 << 20
 
@@ -17,12 +17,19 @@ def read_text(path: Path, max_bytes: int | None = MAX_BYTES) -> str:
     return read_bytes(path, max_bytes).decode("utf-8-sig")
 
 
+def open_bytes(path: Path) -> BinaryIO:
+    """Open a file or a pipe for reading; OSError where it is a device."""
+    file = path.open("rb")
+    mode = os.fstat(file.fileno()).st_mode
+    if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+        file.close()
+        raise OSError(errno.ENODEV, "It is a device, and no file", str(path))
+    return file
+
+
 def read_bytes(path: Path, max_bytes: int | None = MAX_BYTES) -> bytes:
     """The content of a file or a pipe; OSError where it is a device or has more bytes."""
-    with path.open("rb") as file:
-        mode = os.fstat(file.fileno()).st_mode
-        if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
-            raise OSError(errno.ENODEV, "It is a device, and no file", str(path))
+    with open_bytes(path) as file:
         data = file.read() if max_bytes is None else file.read(max_bytes + 1)
     if max_bytes is not None and len(data) > max_bytes:
         raise OSError(errno.EFBIG, f"It has more than {max_bytes >> 20} MiB", str(path))

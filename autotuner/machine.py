@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
-from autotuner.engines import ENGINES, Engine, engine, installed
+from autotuner.core import Candidate
+from autotuner.engines import ENGINES, Engine, LaunchContext, engine, installed
 from autotuner.engines.environment import check_secrets
 from autotuner.engines.flags import FlagTable, parse_help
 from autotuner.errors import ConfigError, MachineError
-from autotuner.experiment import Experiment, Runtime
+from autotuner.experiment import CLUSTER_MODES, Experiment, Runtime
 from autotuner.launchers import Launcher
 from autotuner.launchers.gpus import GpuInventory, query_inventory
 
@@ -43,7 +44,7 @@ class LocalMachine:
 
     def gpus(self, runtime: str, deployment: str, indexes: Sequence[int]) -> tuple[str | None, int | None]:
         """Type (None when they differ) and number of the GPUs that an engine launched here may use."""
-        if deployment == "external" or not _starts_on_gpus(runtime):
+        if deployment in ("external", *CLUSTER_MODES) or not _starts_on_gpus(runtime):
             return None, None
         usable = [gpu for gpu in self._inventory if not indexes or gpu.index in indexes]
         names = {gpu.name for gpu in usable}
@@ -74,7 +75,7 @@ def available_flags(experiment: Experiment, engine: Engine) -> FlagTable | None:
     """Flags of the engine that would be launched; None when it is not on this machine, or already running."""
     if experiment.deployment.mode == "process":
         return engine.flags(experiment.runtime)
-    if experiment.deployment.mode == "external" or not _may_have_docker():
+    if experiment.deployment.mode in ("external", *CLUSTER_MODES) or not _may_have_docker():
         return None
     from autotuner.launchers import images
 
@@ -103,10 +104,19 @@ def check_engine_flags(experiment: Experiment, engine: Engine, *, is_launched: b
         engine.check_parameters(experiment.parameters, runtime, table)
 
 
-def preflight(experiment: Experiment, engine: Engine, launcher: Launcher) -> None:
-    """Raise MachineError when this machine lacks what the experiment needs; starts no server."""
+def preflight(
+    experiment: Experiment, engine: Engine, launcher: Launcher, largest_candidate: Candidate | None = None
+) -> None:
+    """Raise MachineError when this machine, or the cluster, lacks what the experiment needs; starts no server.
+
+    `largest_candidate` is the one with the most GPUs, for which a cluster must have a node.
+    """
     if not launcher.starts_servers:
         launcher.preflight(experiment, None)
+    elif experiment.deployment.mode in CLUSTER_MODES:
+        context = LaunchContext.from_experiment(experiment, print_only=True)
+        spec = engine.server_spec(largest_candidate, context) if largest_candidate is not None else None
+        launcher.preflight(experiment, spec)
     elif experiment.deployment.mode == "docker":
         launcher.preflight(experiment, engine.help_spec(experiment.runtime))
         # the image may just have been pulled

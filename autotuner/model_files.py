@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from autotuner.core import Mount
 from autotuner.errors import ConfigError
-from autotuner.experiment import Model, Runtime
 from autotuner.input_files import read_json
+
+if TYPE_CHECKING:  # the simulated engine looks for a model's files too, and would start half as fast with these
+    from autotuner.core import Mount
+    from autotuner.experiment import Model, Runtime
 
 
 def is_path(name: str) -> bool:
@@ -60,6 +63,8 @@ def _config_problem(path: Path) -> str | None:
 
 def model_mounts(model: Model) -> tuple[Mount, ...]:
     """Mounts for a model: its folder and the folders its symlinks point to, else the Hugging Face cache."""
+    from autotuner.core import Mount
+
     if not is_path(model.id_or_path):
         return (Mount(str(hugging_face_cache()), "/root/.cache/huggingface", read_only=False, is_model=True),)
     folder = Path(path_or_name(model))
@@ -70,6 +75,8 @@ def model_mounts(model: Model) -> tuple[Mount, ...]:
 
 def configured_mounts(runtime: Runtime) -> tuple[Mount, ...]:
     """The mounts of `runtime.mounts`, each written HOST:CONTAINER[:rw]."""
+    from autotuner.core import Mount
+
     mounts = []
     for text in runtime.mounts:
         host, _, container = text.removesuffix(":ro").removesuffix(":rw").partition(":")

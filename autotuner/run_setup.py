@@ -19,7 +19,7 @@ from autotuner.evaluate.create import create_evaluator
 from autotuner.evaluate.simulated import simulated_gpu
 from autotuner.execute.parallel import ParallelExecutor
 from autotuner.execute.serial import SerialExecutor
-from autotuner.experiment import Experiment
+from autotuner.experiment import CLUSTER_MODES, Experiment
 from autotuner.forecaster import Forecaster
 from autotuner.launchers import Launcher, gpu_locks, gpus, launcher
 from autotuner.predict.hardware import find_gpu
@@ -116,9 +116,10 @@ class RunSetup:
         One trial at a time may use as many GPUs as the largest candidate needs, parallel ones up to that many each.
         """
         limit = self.experiment.optimization.parallel_trials
-        gpu_count = max(self.plan.gpus, default=0)
+        gpu_count = 0 if self._is_on_cluster else max(self.plan.gpus, default=0)
         indexes = self.experiment.hardware.gpus if gpu_count else ()
-        with gpu_locks.reserve_gpus(gpu_count, indexes, at_most=gpu_count * limit) as devices:
+        reservation = gpu_locks.reserve_gpus(gpu_count, indexes, at_most=gpu_count * limit)
+        with self.launcher.run_block(), reservation as devices:
             if limit == 1:
                 with SerialExecutor(create_evaluator(self.experiment, observe), devices) as serial:
                     yield serial
@@ -154,8 +155,19 @@ class RunSetup:
         )
 
     @property
+    def _is_on_cluster(self) -> bool:
+        """Whether servers run on a cluster, which has GPUs of its own."""
+        return not self.is_simulated and self.experiment.deployment.mode in CLUSTER_MODES
+
+    @property
+    def _largest_candidate(self) -> Candidate | None:
+        """The planned candidate with the most GPUs."""
+        candidates = (launch.candidate for launch in self.plan.launches)
+        return max(candidates, key=attrgetter("gpus"), default=None)
+
+    @property
     def _uses_gpus(self) -> bool:
-        """Whether the run starts servers on this machine that compute on GPUs."""
+        """Whether the run starts servers that compute on GPUs."""
         context = LaunchContext.from_experiment(self.experiment)
         return not self.is_simulated and self.launcher.starts_servers and self.engine.computes_on_gpus(context)
 
@@ -163,6 +175,8 @@ class RunSetup:
         """ConfigError for parallel trials that would measure each other: on one server, or on the same CPU."""
         if self.experiment.optimization.parallel_trials == 1 or self.source == "simulated":
             return
+        if self._is_on_cluster and not self.experiment.deployment.share_nodes:
+            return  # each has a node of its own
         if not self.launcher.starts_servers:
             why = "They would all load the one server that is already running."
         elif not self._uses_gpus:
@@ -176,6 +190,7 @@ class RunSetup:
     def _check_parallel_gpus(self) -> None:
         """MachineError if parallel trials of a real engine cannot get GPUs of their own."""
         parallel = self.experiment.optimization.parallel_trials > 1 and self.source == "measured"
+        parallel = parallel and not self._is_on_cluster
         if parallel and not gpus.query_inventory().gpus:
             raise MachineError(
                 "Trials cannot run in parallel here.",
@@ -187,7 +202,7 @@ class RunSetup:
         """Check before the first launch that this machine can do the run; MachineError if not."""
         self._check_parallel_gpus()
         if not self.is_simulated:
-            machine.preflight(self.experiment, self.engine, self.launcher)
+            machine.preflight(self.experiment, self.engine, self.launcher, self._largest_candidate)
         _check_disk(output)
 
     def shortcomings(self, output: Path) -> list[AutotuneError]:
@@ -196,7 +211,7 @@ class RunSetup:
         checks: list[Callable[[], None]] = [partial(_check_disk, output), self._check_parallel_gpus]
         if is_process:
             checks.append(partial(machine.preflight, self.experiment, self.engine, self.launcher))
-        if self._uses_gpus:
+        if self._uses_gpus and not self._is_on_cluster:
             checks.append(partial(gpu_locks.check_gpus, max(self.plan.gpus, default=0), self.experiment.hardware.gpus))
         problems: list[AutotuneError] = []
         for check in checks:

@@ -1,17 +1,41 @@
+import importlib
 import json
+import os
+import sys
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from autotuner.scoring import validity
+from tests import forked_workers
 from tests.guard import guarded
 from tests.servers import SIMULATED_MODEL, ScriptedResponses, Server, response_server, scripted_server, simulated_engine
 
-# an example that takes long on a busy machine shows nothing wrong
-settings.register_profile("no deadline", deadline=None)
-settings.load_profile("no deadline")
+# hundreds of processes import the package, which takes twice as long where each of them compiles it again
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# an example that takes long on a busy machine shows nothing wrong; the same examples every time, so that a change is
+# judged by what it changed: random ones are tried by `nox -s fuzz`, and here with `--hypothesis-profile random`
+settings.register_profile("fixed", deadline=None, derandomize=True, database=None)
+settings.register_profile("random", deadline=None)
+settings.load_profile("fixed")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Each worker of a whole run imports a share of the test modules first, so that only one compiles each of them."""
+    root = session.config.rootpath
+    worker_input = getattr(session.config, "workerinput", None)
+    if worker_input is None or [Path(argument).resolve() for argument in session.config.args] != [root / "tests"]:
+        return
+    share = slice(int(worker_input["workerid"].removeprefix("gw")), None, worker_input["workercount"])
+    for path in sorted((root / "tests").rglob("test_*.py"))[share]:
+        with suppress(Exception, pytest.skip.Exception):  # collection imports it again, and reports the error
+            importlib.import_module(".".join(path.relative_to(root).with_suffix("").parts))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -46,6 +70,19 @@ def on_a_busy_machine(monkeypatch):
     monkeypatch.setattr(validity, "MAX_CLIENT_SECONDS", 10)
     monkeypatch.setattr(validity, "MAX_CLIENT_CPU", 10)
     monkeypatch.setattr(validity, "MAX_LATENCY_CHANGE", 10)
+
+
+@pytest.fixture
+def forked_load_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Load workers start at once, forked from one process that has imported what they run."""
+    monkeypatch.setattr("autotuner.load.worker_process.start_process", forked_workers.start_process)
+
+
+@pytest.fixture
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs and load tests without plots, which take longer to draw than a short load to measure."""
+    monkeypatch.setattr("autotuner.report.bench.folder.draw", lambda bench, folder: None)
+    monkeypatch.setattr("autotuner.report.plots.draw_pareto", lambda view, path: None)
 
 
 @pytest.fixture

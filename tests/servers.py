@@ -33,7 +33,7 @@ def simulated_engine(folder: Path, *arguments: str) -> Iterator[str]:
         process = subprocess.Popen([*command, *arguments], stdout=output, stderr=output)
     url = f"http://127.0.0.1:{port}"
     try:
-        ready.wait_until_ready(ExternalServer(url), ready_path="/health", model=SIMULATED_MODEL, timeout=30)
+        ready.wait_until_ready(ExternalServer(url), ready_path="/health", model=SIMULATED_MODEL, timeout=120)
         yield url
     finally:
         process.terminate()

@@ -1,8 +1,12 @@
 """The rules of the house, read from the code's own imports."""
 
 import ast
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,12 +41,33 @@ FLOORS = [
 NEIGHBOURS: set[tuple[str, str]] = set()
 BROAD_EXCEPTS = {"cli/error_boundary.py", "config/layers.py", "execute/trial.py", "workload/tokenizer.py"}
 PRINTS = {"cli/display.py"}
+IMPORT_FROM_TESTS = re.compile(r"^ *from (tests[\w.]*) import (\([^)]*\)|.*)", re.MULTILINE)
 
 
 @cache
 def modules() -> list[tuple[str, ast.Module]]:
     paths = sorted(PACKAGE.rglob("*.py"))
     return [(str(path.relative_to(PACKAGE)), ast.parse(path.read_text())) for path in paths]
+
+
+@cache
+def nodes_by_kind() -> list[tuple[str, dict[type[ast.AST], list[Any]]]]:
+    """The nodes of each module, found in one walk for all rules."""
+    kinds: list[tuple[str, dict[type[ast.AST], list[Any]]]] = []
+    for path, tree in modules():
+        nodes: dict[type[ast.AST], list[Any]] = defaultdict(list)
+        for node in ast.walk(tree):
+            nodes[type(node)].append(node)
+        kinds.append((path, nodes))
+    return kinds
+
+
+def calls() -> Iterator[tuple[str, str]]:
+    """Each call of a plain name, as (module, name)."""
+    for path, nodes in nodes_by_kind():
+        for node in nodes[ast.Call]:
+            if isinstance(node.func, ast.Name):
+                yield path, node.func.id
 
 
 def room(path: str) -> str:
@@ -53,11 +78,10 @@ def floor(name: str) -> int:
     return next(level for level, rooms in enumerate(FLOORS) if name in rooms)
 
 
-@cache
-def imports(tree: ast.Module) -> set[str]:
-    """Dotted names below `autotuner` that a module imports, at its top or inside a function."""
+def imports(nodes: Iterable[ast.AST]) -> set[str]:
+    """Dotted names below `autotuner` that these nodes import."""
     imported = set()
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -72,10 +96,10 @@ def test_every_room_has_a_floor():
 
 def test_imports_point_down():
     wrong = []
-    for path, tree in modules():
+    for path, nodes in nodes_by_kind():
         if path == "__init__.py":  # the public face, which loads what it names on first use
             continue
-        for name in imports(tree):
+        for name in imports([*nodes[ast.Import], *nodes[ast.ImportFrom]]):
             here, there = room(path), name.split(".")[0]
             if there == "__version__" or here == there or (here, there) in NEIGHBOURS:
                 continue
@@ -85,19 +109,15 @@ def test_imports_point_down():
 
 
 def test_nothing_is_imported_relatively():
-    relative = [
-        path for path, tree in modules() for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level
-    ]
-    assert not relative
+    assert not [path for path, nodes in nodes_by_kind() for node in nodes[ast.ImportFrom] if node.level]
 
 
 def test_modules_do_not_import_each_other_in_a_circle():
     names = {path.removesuffix(".py").removesuffix("/__init__").replace("/", "."): tree for path, tree in modules()}
 
     def targets(tree: ast.Module) -> set[str]:
-        at_top = ast.Module([node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)], [])
-        imported = imports(at_top)
-        return {name for name in names if any(used == name or used.rpartition(".")[0] == name for used in imported)}
+        imported = imports(tree.body)
+        return names.keys() & (imported | {used.rpartition(".")[0] for used in imported})
 
     graph = {name: targets(tree) - {name} for name, tree in names.items()}
     done: set[str] = set()
@@ -116,11 +136,11 @@ def test_modules_do_not_import_each_other_in_a_circle():
 def test_what_tests_share_stands_in_no_test_module_and_no_conftest():
     wrong = []
     for path in TESTS.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tests"):
-                names = {*str(node.module).split("."), *(alias.name for alias in node.names)}
-                if any(name.startswith("test_") or name == "conftest" for name in names):
-                    wrong.append(f"{path.relative_to(TESTS)} imports {node.module}")
+        for module, imported in IMPORT_FROM_TESTS.findall(path.read_text()):
+            if any(
+                name.startswith("test_") or name == "conftest" for name in re.findall(r"\w+", f"{module} {imported}")
+            ):
+                wrong.append(f"{path.relative_to(TESTS)} imports {module}")
     assert not wrong
 
 
@@ -134,31 +154,20 @@ def test_no_two_classes_of_the_package_have_one_name():
 
 
 def test_only_the_display_prints():
-    printing = {
-        path
-        for path, tree in modules()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
-    }
-    assert printing <= PRINTS
+    assert {path for path, name in calls() if name == "print"} <= PRINTS
 
 
 def test_texts_are_written_where_secrets_are_masked():
-    writers = {
-        path
-        for path, tree in modules()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and node.attr == "write_text"
-    }
+    writers = {path for path, nodes in nodes_by_kind() for node in nodes[ast.Attribute] if node.attr == "write_text"}
     assert writers == {"redaction.py", "load/priority.py"}  # the other is a setting of the kernel
 
 
 def test_durations_are_taken_from_a_clock_that_nobody_sets():
     readers = {
         path
-        for path, tree in modules()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and node.attr == "time" and ast.unparse(node) == "time.time"
+        for path, nodes in nodes_by_kind()
+        for node in nodes[ast.Attribute]
+        if node.attr == "time" and ast.unparse(node) == "time.time"
     }
     # a steady clock of its own, virtual time, the instants in answers of the simulated engine, ages of files
     assert readers == {
@@ -175,23 +184,16 @@ def test_broad_excepts_stand_only_where_one_is_needed():
         caught = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
         return any(kind is None or getattr(kind, "id", "") in ("Exception", "BaseException") for kind in caught)
 
-    broad = {
-        path
-        for path, tree in modules()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ExceptHandler) and is_broad(node)
-    }
+    broad = {path for path, nodes in nodes_by_kind() for node in nodes[ast.ExceptHandler] if is_broad(node)}
     assert broad <= BROAD_EXCEPTS
 
 
 def test_only_the_run_view_judges_and_ranks_for_renderers():
     decisions = {"judge", "rank", "conclude", "group_by_candidate", "pool_launches"}
     wrong = [
-        f"{path} calls {node.func.id}"
-        for path, tree in modules()
-        if room(path) in ("report", "cli") and path != "report/run_view.py"
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in decisions
+        f"{path} calls {name}"
+        for path, name in calls()
+        if room(path) in ("report", "cli") and path != "report/run_view.py" and name in decisions
     ]
     assert not wrong
 

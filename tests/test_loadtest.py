@@ -28,8 +28,9 @@ from autotuner.search.launch import ListedLoads
 from autotuner.session import Session
 from tests.servers import HEAD, Behaviour, ReceivedRequest, Server, chunked, complete, reset, sse, status, token
 
-pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("on_a_busy_machine")]
+pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("on_a_busy_machine", "forked_load_workers")]
 
+WITHOUT_PICTURES = pytest.mark.usefixtures("without_pictures")
 Serve = Callable[..., Server]
 DEFAULTS: dict[str, Any] = {
     "model": "m",
@@ -65,6 +66,7 @@ def test_an_open_loop_takes_rates_arrivals_and_a_cap(serve: Serve) -> None:
     assert max(server.in_flight_levels) == 1
 
 
+@WITHOUT_PICTURES
 @pytest.mark.parametrize(("rate", "requests"), [(0.01, 1), (10.0, 3), (100.0, 30)])
 def test_an_open_loop_without_targets_lasts_its_duration(
     serve: Serve, tmp_path: Path, rate: float, requests: int
@@ -86,6 +88,7 @@ def trace(folder: Path, *times: float) -> str:
 RECORDED: dict[str, Any] = {"concurrency": None, "max_requests": None}
 
 
+@WITHOUT_PICTURES
 @pytest.mark.parametrize("options", [{}, {"arrival": "trace"}, {"rates": ["trace"]}])
 def test_a_trace_without_a_load_is_replayed_as_it_was_recorded(serve: Serve, tmp_path: Path, options: Any) -> None:
     times = (5.0, 5.0, 5.01, 5.25)
@@ -164,6 +167,7 @@ def test_the_folder_holds_json_csv_pictures_and_records_that_can_be_read(serve: 
     assert {path.stem for path in result.path.glob("*.png")} == {"load", "tradeoff", "latencies", "timeline"}
 
 
+@WITHOUT_PICTURES
 def test_the_folder_is_that_of_a_run_of_one_trial_which_is_not_resumed(serve: Serve, tmp_path: Path) -> None:
     headers = {"x-team": "a-hidden-team"}
     in_use: list[str] = []
@@ -186,6 +190,7 @@ def test_the_folder_is_that_of_a_run_of_one_trial_which_is_not_resumed(serve: Se
         Session.resume(str(store.path), tmp_path)
 
 
+@WITHOUT_PICTURES
 def test_files_that_cannot_be_written_cost_no_measurement(serve: Serve, tmp_path: Path) -> None:
     def remove_trial(progress: Progress) -> None:
         if progress.stage == "measured" and progress.position == 2:
@@ -197,6 +202,7 @@ def test_files_that_cannot_be_written_cost_no_measurement(serve: Serve, tmp_path
     assert json.loads((tmp_path / "out" / "bench.json").read_text())["load_points"][1]["metrics"]["requests"] == 12
 
 
+@WITHOUT_PICTURES
 def test_a_folder_with_something_in_it_is_left_alone(serve: Serve, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     server = serve()
@@ -330,6 +336,7 @@ def certificate(tmp_path: Path) -> ssl.SSLContext:
     return context
 
 
+@WITHOUT_PICTURES
 def test_a_server_that_dies_under_load_ends_the_test_with_the_results_so_far(serve: Serve, tmp_path: Path) -> None:
     load_requests = 0
 
@@ -380,6 +387,7 @@ def test_a_pause_that_refusals_ask_for_is_named(serve: Serve) -> None:
     assert "asked for a pause of up to 0.2 s, which --honour-retry-after keeps" in result.reason(point)
 
 
+@WITHOUT_PICTURES
 def test_a_pause_that_refusals_ask_for_is_kept_on_demand(serve: Serve, tmp_path: Path) -> None:
     result = bench(serve(wait_a_second).url, honour_retry_after=True, output=tmp_path / "out")
     (point,) = result.load_points
@@ -390,6 +398,7 @@ def test_a_pause_that_refusals_ask_for_is_kept_on_demand(serve: Serve, tmp_path:
     assert min(pauses) >= 0.199
 
 
+@WITHOUT_PICTURES
 def test_a_small_vocabulary_is_detected_before_the_load(serve: Serve, tmp_path: Path) -> None:
     async def small_vocabulary(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         max_id = max(request.body["prompt"])
@@ -412,6 +421,7 @@ def test_chat_prompts_have_no_vocabulary(serve: Serve) -> None:
     assert bench(serve().url, endpoint="chat").vocabulary is None
 
 
+@WITHOUT_PICTURES
 def test_a_key_is_sent_and_never_written(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     secret = "sk-very-secret"
     monkeypatch.setenv("THE_KEY", secret)
@@ -557,6 +567,7 @@ def write_azure(folder: Path) -> str:
     return f"file:{folder / 'azure.csv'}"
 
 
+@WITHOUT_PICTURES
 @pytest.mark.parametrize(("write", "unit"), [(write_mooncake, "ms"), (write_burst_gpt, "s"), (write_azure, "date")])
 def test_a_trace_of_another_tool_is_replayed_in_its_own_unit(
     serve: Serve, tmp_path: Path, write: Callable[[Path], str], unit: str
@@ -583,6 +594,7 @@ def test_equal_hash_ids_are_equal_text_for_the_server(serve: Serve, tmp_path: Pa
     assert len({prompt[32] for prompt in prompts}) == 5
 
 
+@WITHOUT_PICTURES
 @pytest.mark.parametrize(
     ("options", "seconds"),
     [({"trace_scale": 4}, 0.1), ({"time_unit": "us", "trace_scale": 0.001}, 0.4), ({"time_unit": "ms"}, 0.4)],
@@ -687,6 +699,7 @@ def test_the_result_says_what_counted_the_tokens(serve: Serve, behave: Behaviour
     assert len(told) == (source == "events")
 
 
+@WITHOUT_PICTURES
 def test_a_bad_event_is_quoted_without_the_secrets_in_it(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

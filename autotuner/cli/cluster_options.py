@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,15 +16,16 @@ OPTION_NAMES = {"tolerations": "toleration"}
 """Settings of `deployment` whose options are called otherwise."""
 
 NONE = profile_or("none")
+KUBECTL = profile_or("kubectl's own")
 
 
 @dataclass(frozen=True)
-class ClusterOptionSet:
-    """The part of a cluster's options that manifests need; None where an option was not given."""
+class PodOptionSet:
+    """Where pods go, and what they get; None where an option was not given."""
 
     namespace: Annotated[
         str | None,
-        option("--namespace", metavar="NAME", help="Namespace.", panel=CLUSTER, default=profile_or("kubectl's own")),
+        option("--namespace", metavar="NAME", help="Namespace.", panel=CLUSTER, default=KUBECTL),
     ] = None
     service_account: Annotated[
         str | None,
@@ -69,6 +71,62 @@ class ClusterOptionSet:
             default=NONE,
         ),
     ] = None
+
+    def deployment_settings(self) -> dict[str, Any]:
+        """The settings of `deployment` that were given."""
+        settings = {
+            "namespace": self.namespace,
+            "service_account": self.service_account,
+            "image_pull_secret": self.image_pull_secret,
+            "model_volume": self.model_volume,
+            "node_selector": _labels(self.node_selector) if self.node_selector else None,
+            "tolerations": self.toleration or None,
+        }
+        return {name: value for name, value in settings.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class RunClusterOptionSet(PodOptionSet):
+    """The options of a run on a cluster."""
+
+    context: Annotated[
+        str | None,
+        option("--context", metavar="NAME", help="Context of the kubeconfig.", panel=CLUSTER, default=KUBECTL),
+    ] = None
+    kubeconfig: Annotated[
+        str | None,
+        option("--kubeconfig", metavar="FILE", help="How the cluster is reached.", panel=CLUSTER, default=KUBECTL),
+    ] = None
+    queue_timeout: Annotated[
+        float | None,
+        option(
+            "--queue-timeout",
+            metavar="SECONDS",
+            help="How long a pod may wait for a node.",
+            panel=CLUSTER,
+            default=profile_or("600"),
+        ),
+    ] = None
+    share_nodes: Annotated[
+        bool | None,
+        option("--share-nodes", help="Let parallel trials run on one node.", panel=CLUSTER, default=profile_or("no")),
+    ] = None
+
+    def deployment_settings(self) -> dict[str, Any]:
+        """The settings of `deployment` that were given."""
+        names = ("context", "kubeconfig", "queue_timeout", "share_nodes")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return {**super().deployment_settings(), **given}
+
+    def as_set_options(self) -> list[str]:
+        """The settings as values of --set."""
+        return [f"deployment.{name}={json.dumps(value)}" for name, value in self.deployment_settings().items()]
+
+
+@dataclass(frozen=True)
+class ClusterOptionSet(PodOptionSet):
+    """The part of a cluster's options that manifests need; None where an option was not given."""
+
     base_model: Annotated[
         str | None,
         option(
@@ -92,17 +150,8 @@ class ClusterOptionSet:
 
     def deployment_settings(self) -> dict[str, Any]:
         """The settings of `deployment` that were given."""
-        settings = {
-            "namespace": self.namespace,
-            "service_account": self.service_account,
-            "image_pull_secret": self.image_pull_secret,
-            "model_volume": self.model_volume,
-            "node_selector": _labels(self.node_selector) if self.node_selector else None,
-            "tolerations": self.toleration or None,
-            "base_model": self.base_model,
-            "serving_runtime": self.serving_runtime,
-        }
-        return {name: value for name, value in settings.items() if value is not None}
+        given = {"base_model": self.base_model, "serving_runtime": self.serving_runtime}
+        return {**super().deployment_settings(), **{name: value for name, value in given.items() if value is not None}}
 
     def applied_to(self, experiment: Experiment) -> Experiment:
         """The experiment with these options; UsageError for values that Kubernetes does not take."""

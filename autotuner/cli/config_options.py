@@ -65,7 +65,7 @@ class ConfigOptions:
         option(
             "--deployment",
             metavar="MODE",
-            help="How the engine runs: process, docker, or external for a server that is already running.",
+            help="How the engine runs: process, docker, kubernetes, or external for a running server.",
             panel=SERVE,
             default=profile_or("docker for a real engine if a daemon answers, else process"),
         ),

@@ -193,15 +193,16 @@ def forget_results() -> None:
 _printed_results: list[bool] = []
 
 
-def json(data: Any) -> None:
+def json(data: Any, *, compact: bool = False) -> None:
     """Print data as JSON on stdout."""
     _printed_results.append(True)
-    sys.stdout.write(json_text(data))
+    sys.stdout.write(json_text(data, compact=compact))
 
 
-def json_text(data: Any) -> str:
-    """Data as JSON over several lines, without the secrets that are known."""
-    return for_json(json_module.dumps(redact_data(data), indent=2, ensure_ascii=False)) + "\n"
+def json_text(data: Any, *, compact: bool = False) -> str:
+    """Data as JSON over several lines, or `compact` on one, without the secrets that are known."""
+    layout: dict[str, Any] = {"separators": (",", ":")} if compact else {"indent": 2}
+    return for_json(json_module.dumps(redact_data(data), ensure_ascii=False, **layout)) + "\n"
 
 
 def table(

@@ -104,12 +104,11 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
     ),
     "command": (
         Example("Start the winner of the newest run", "autotune command > start.sh && sh start.sh"),
-        Example("Print the `docker run` command, on another port", "autotune command --format docker --port 9000"),
+        Example("Prefill servers apart from decode servers", "autotune command --prefill 1 --decode 3 --to deployed"),
         Example(
             "Manifests of Kubernetes, with the model on a persistent volume claim",
-            "autotune command --format kubernetes --model-volume models:llama --to deployed",
+            "autotune command --format kubernetes --model-volume models --to deployed",
         ),
-        Example("Prefill servers apart from decode servers", "autotune command --prefill 1 --decode 3 --to deployed"),
     ),
     "predict": (
         Example("Rank the layouts on 8 GPUs", "autotune predict --model qwen3-32b --gpu H100"),

@@ -84,9 +84,9 @@ def _rendered(output_format: str, store: RunStore, view: RunView) -> str:
         return run_page(store, view).html
     if output_format == "json":
         from autotuner.cli import display
-        from autotuner.report.record import run_record
+        from autotuner.report.record import is_brief, run_record
 
-        return display.json_text(run_record(view))
+        return display.json_text(run_record(view), compact=is_brief(view))
     if output_format == "csv":
         from autotuner.report.csv import csv_text
 

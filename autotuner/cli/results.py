@@ -19,7 +19,16 @@ if TYPE_CHECKING:
     from autotuner.scoring.rank import Ranking
 
 SHOWN_CANDIDATES = 20
-"""Candidates in the table at the end of a run; `autotune report` has all."""
+"""Candidates in the table at the end of a run; `autotune report` has more."""
+
+REPORTED_CANDIDATES = 100
+"""Candidates in the table of `autotune report`; its other formats have all."""
+
+MAX_TABLE_ROWS = 200
+"""Rows of a table in the terminal: one for each load point that a candidate is ranked by."""
+
+SHOWN_REFUSALS = 20
+"""Reasons for refused combinations in the terminal; report.md has more."""
 
 SHOWN_REASONS = 2
 """Reasons for skipped candidates in the terminal; report.md has all."""
@@ -28,11 +37,11 @@ SHOWN_REASONS = 2
 def print_result(result: Result, as_json: bool) -> None:
     """Print the ranking and the winner's launch command, or all results as JSON."""
     if as_json:
-        from autotuner.report.record import run_record
+        from autotuner.report.record import is_brief, run_record
 
         insecure = result.view.experiment.deployment.insecure
         data = {"run": str(result.path), "command": result.command, "command_note": result.remark or None}
-        display.json(run_record(result.view) | {"insecure": insecure} | data)
+        display.json(run_record(result.view) | {"insecure": insecure} | data, compact=is_brief(result.view))
     else:
         print_ranking(result.view, SHOWN_CANDIDATES)
         display.sentence(f"run folder  {result.path}  (report.html, report.md, pareto.png, trials.jsonl)")
@@ -43,7 +52,7 @@ def print_result(result: Result, as_json: bool) -> None:
             display.text(result.command)
 
 
-def print_ranking(view: RunView, limit: int | None = None) -> None:
+def print_ranking(view: RunView, limit: int = REPORTED_CANDIDATES) -> None:
     """Print the ranking with notes, refused candidates, the Pareto frontier, and sentences about winner and search."""
     from autotuner.report.environment_text import environment_sentence
     from autotuner.report.frontier import frontier_table, frontier_title
@@ -62,11 +71,11 @@ def print_ranking(view: RunView, limit: int | None = None) -> None:
     )
     if headline := common_failure_sentence(view):
         display.sentence(headline)
-    printed_lines = display.report_table(ranking_table(view, limit), title)
+    printed_lines = display.report_table(ranking_table(view, limit, MAX_TABLE_ROWS), title)
     display.sentence(objective_line(experiment))
     if refused:
         display.line(refusal_heading(refused))
-        for line in reason_lines(refused, experiment):
+        for line in reason_lines(refused, experiment, SHOWN_REFUSALS):
             display.sentence(f"  {line}", indent="    ")
     frontier = frontier_table(view)
     if frontier.rows:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from autotuner.cli.cluster_options import RunClusterOptionSet
 from autotuner.cli.config_options import ConfigOptions
 from autotuner.cli.error_boundary import EXIT_INTERRUPTED
 from autotuner.cli.gate import FAIL_ON_OPTION, Gate
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 @with_option_sets
 def run(
     config_options: ConfigOptions,
+    cluster: RunClusterOptionSet,
     output: Annotated[Path, RUNS_FOLDER_OPTION] = DEFAULT_RUNS_FOLDER,
     dry_run: Annotated[
         bool, option("--dry-run", help="Show the plan without launching anything.", panel=OUTPUT)
@@ -47,6 +49,8 @@ def run(
     from autotuner.session import Session
 
     gate = Gate.parse(fail_on)
+    if given := cluster.as_set_options():
+        config_options = replace(config_options, set=[*(config_options.set or []), *given])
     if resume is not None:
         _reject_changes(config_options, dry_run)
         display.relay_log()

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 _SECTIONS_WITH_SECRETS = ("deployment.headers", "runtime.env", "runtime.extra_args", "parameters.")
-_NAMES_OF_SECRETS = ("deployment.secret", "deployment.image_pull_secret")
+_NAMES_OF_SECRETS = ("deployment.secret_name", "deployment.image_pull_secret")
 """Settings that name a Secret of Kubernetes, which holds the value."""
 
 _PLAIN_TEXT_REASON = "A configuration is written to the run folder and printed."

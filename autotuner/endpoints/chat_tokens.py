@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from autotuner.core import RequestForm, Workload
 from autotuner.endpoints.address import API_PATHS, Endpoint
+from autotuner.endpoints.chat_token_fit import ChatTokenFit
 from autotuner.endpoints.client import Client, NoAnswerError
 from autotuner.errors import ConfigError
 from autotuner.workload import scenarios
@@ -14,19 +15,6 @@ from autotuner.workload.prompts import DEFAULT_WORDS, EndpointKind, Prompts
 from autotuner.workload.tokenizer import PromptWords, distinct_words, usable_words
 
 _SHORT_PROBE_WORDS, _LONG_PROBE_WORDS = 16, 272
-
-
-@dataclass(frozen=True)
-class ChatTokenFit:
-    """Token costs of a prompt of words: per prompt, per word, and per further pair of messages.
-
-    `words` are the words that prompts are made of, empty for the default ones.
-    """
-
-    overhead_tokens: float = 0.0
-    tokens_per_word: float = 1.0
-    turn_overhead_tokens: float = 0.0
-    words: tuple[str, ...] = ()
 
 
 def fit_chat_tokens(endpoint: Endpoint, workload: Workload) -> ChatTokenFit:

@@ -57,6 +57,8 @@ MODEL_FAILURES = (FailureKind.MODEL_NOT_FOUND, FailureKind.GATED_MODEL)
 LAUNCHER_INFO_PATTERNS = {
     "image": r"(?m)^autotune: image (\S+)",
     "image_digest": r"(?m)^autotune: image \S+ is (\S+)",
+    "node": r"(?m)^autotune: pod \S+ runs on node (\S+)",
+    "gpu_product": r"(?m)^autotune: pod \S+ runs on node \S+ with (\S+)",
 }
 """Patterns of the lines that a launcher writes to the log before the engine starts."""
 

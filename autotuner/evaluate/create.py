@@ -19,7 +19,8 @@ def create_evaluator(experiment: Experiment, observe: Observer) -> Evaluator:
     if experiment.optimization.evaluator == "simulated":
         script = launch_script(experiment, "simulated")
         return SimulatedEvaluator(experiment, runtime_engine, observe, render=script)
-    mode_launcher = launcher(experiment.deployment.mode, experiment.deployment)
+    time_limit = experiment.runtime.start_timeout + experiment.optimization.timeout_per_iteration
+    mode_launcher = launcher(experiment.deployment.mode, experiment.deployment, time_limit)
     if not mode_launcher.starts_servers:
         return ExternalEvaluator(experiment, observe)
     script = launch_script(experiment, "measured")

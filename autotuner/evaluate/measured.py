@@ -172,6 +172,8 @@ class MeasuredLaunch:
                     with gpu_meter.meter_gpus(spec.devices) as meter:
                         failure = self._run_load_plan(server, spec.served_model, meter)
                 self._report_progress("stopping")
+        except EngineError as error:  # by the cluster, before the server started or under load
+            failure = error.failure
         finally:
             self.folder.redact_log()
         return Measurement(self.source, tuple(self.results), failure, self.timings, self.server_info, spec)

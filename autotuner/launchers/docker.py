@@ -7,7 +7,7 @@ import os
 import secrets
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -127,12 +127,16 @@ class DockerLauncher:
     def __init__(self, grace: int = 10) -> None:
         self.grace = grace
 
-    def preflight(self, experiment: Experiment, help_spec: ServerSpec | None) -> None:
+    def preflight(self, experiment: Experiment, spec: ServerSpec | None) -> None:
         """Pull the image if it is not here; see Launcher."""
-        if help_spec is None or help_spec.image is None:
+        if spec is None or spec.image is None:
             raise ConfigError("Deployment docker needs runtime.image.", remedy="Give --set runtime.image=NAME:TAG.")
         with images.docker_client() as client:
-            images.require_image(client, help_spec.image)
+            images.require_image(client, spec.image)
+
+    def run_block(self) -> AbstractContextManager[None]:
+        """Nothing: launches share nothing; see Launcher."""
+        return nullcontext()
 
     def launch(self, spec: ServerSpec | None, log: Path) -> AbstractContextManager[Server]:
         """Start the container of `spec`; see Launcher."""

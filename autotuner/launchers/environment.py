@@ -37,7 +37,11 @@ def launch_environment(spec: ServerSpec | None, model: Model, server_info: Mappi
 
     `server_info` is what the server's log tells. Without a `spec` the server was running already.
     """
-    environment = {key: server_info[key] for key in ("version", "image", "image_digest") if key in server_info}
+    environment = {
+        key: server_info[key]
+        for key in ("version", "image", "image_digest", "node", "gpu_product")
+        if key in server_info
+    }
     if spec is not None:
         environment |= {"program": spec.argv[0], "image": environment.get("image", spec.image)}
         environment["gpus"] = _gpu_environments(spec.devices)[1] if spec.devices else []

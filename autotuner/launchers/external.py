@@ -41,7 +41,7 @@ class ExternalLauncher:
             raise ConfigError("An external deployment needs the URL of its server.", remedy="Give it with --url.")
         return self._deployment.url
 
-    def preflight(self, experiment: Experiment, help_spec: ServerSpec | None) -> None:
+    def preflight(self, experiment: Experiment, spec: ServerSpec | None) -> None:
         """Check that the server at the URL answers, and does not refuse the model."""
         model = experiment.model.served_name or experiment.model.id_or_path
         headers, endpoint = request_headers(experiment.deployment), experiment.benchmark.endpoint
@@ -55,6 +55,10 @@ class ExternalLauncher:
             tls=tls_trust(experiment.deployment),
             time_limit=min(FIRST_TOKEN_SECONDS, experiment.benchmark.request_timeout),
         )
+
+    def run_block(self) -> AbstractContextManager[None]:
+        """Nothing: launches share nothing; see Launcher."""
+        return nullcontext()
 
     def launch(self, spec: ServerSpec | None, log: Path) -> AbstractContextManager[Server]:
         """The server at the URL; see Launcher."""

@@ -1,8 +1,9 @@
-"""Removes containers, processes, locks and working folders whose owner process was killed."""
+"""Removes containers, processes, Jobs on clusters, locks and working folders whose owner process was killed."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import re
 import shutil
@@ -24,7 +25,7 @@ LOAD_FOLDER_PATTERN = re.compile(r"autotune-load-([1-9][0-9]{0,6})-")
 MAX_PASSES = 20
 """Scans for orphaned processes: one that is killed may just have started another."""
 
-RemovedItem = tuple[Literal["container", "process", "lock", "folder"], str]
+RemovedItem = tuple[Literal["container", "process", "run on a cluster", "lock", "folder"], str]
 """What was removed, and its name."""
 
 
@@ -33,6 +34,7 @@ def remove_orphans() -> list[RemovedItem]:
     return [
         *_remove_containers(),
         *_kill_processes(),
+        *_remove_from_clusters(),
         *(("lock", name) for name in gpu_locks.remove_stale_locks()),
         *_remove_load_folders(),
     ]
@@ -59,6 +61,14 @@ def _remove_containers() -> Iterator[RemovedItem]:
                 with contextlib.suppress(APIError):
                     container.remove(force=True, v=True)
                     yield "container", str(container.name)
+
+
+def _remove_from_clusters() -> Iterator[RemovedItem]:
+    """Delete what killed runs left on clusters; nothing without the library that speaks with them."""
+    from autotuner.launchers.kubernetes import leftovers
+
+    if importlib.util.find_spec("lightkube") is not None:
+        yield from (("run on a cluster", name) for name in leftovers.remove_leftovers())
 
 
 def _kill_processes() -> Iterator[RemovedItem]:

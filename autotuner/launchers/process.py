@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from io import FileIO
 from pathlib import Path
 
@@ -67,8 +67,12 @@ class ProcessLauncher:
     def __init__(self, grace: float = 10.0) -> None:
         self.grace = grace
 
-    def preflight(self, experiment: Experiment, help_spec: ServerSpec | None) -> None:
+    def preflight(self, experiment: Experiment, spec: ServerSpec | None) -> None:
         """Nothing: a process needs its program alone, which the engine has found; see Launcher."""
+
+    def run_block(self) -> AbstractContextManager[None]:
+        """Nothing: launches share nothing; see Launcher."""
+        return nullcontext()
 
     def launch(self, spec: ServerSpec | None, log: Path) -> AbstractContextManager[Server]:
         """Start the command of `spec`; see Launcher."""

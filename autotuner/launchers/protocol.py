@@ -26,7 +26,10 @@ class Server(Protocol):
         """Base URL of its API; it may end in /v1."""
 
     def exit_status(self) -> int | None:
-        """Exit status, negative for a signal; None while it runs, or when it cannot be known here."""
+        """Exit status, negative for a signal; None while it runs, or when it cannot be known here.
+
+        EngineError for an end that its log cannot explain, such as the eviction of its pod.
+        """
 
 
 class Launcher(Protocol):
@@ -36,11 +39,18 @@ class Launcher(Protocol):
     def starts_servers(self) -> bool:
         """False when it only connects to a running server, and needs no spec."""
 
-    def preflight(self, experiment: Experiment, help_spec: ServerSpec | None) -> None:
+    def preflight(self, experiment: Experiment, spec: ServerSpec | None) -> None:
         """Raise MachineError or ConfigError when no server of the experiment can run here; starts none.
 
-        `help_spec` is the container that prints the engine's --help; None where servers need no container.
+        `spec` is the container that prints the engine's --help where Docker runs it, and the server with the most
+        GPUs on a cluster; None where servers need no container.
         """
 
+    def run_block(self) -> AbstractContextManager[None]:
+        """What is around all launches of a run: the end of the block removes what they share."""
+
     def launch(self, spec: ServerSpec | None, log: Path) -> AbstractContextManager[Server]:
-        """Start the server of `spec` with its output appended to `log`; the end of the block stops all of it."""
+        """Start the server of `spec` with its output appended to `log`; the end of the block stops all of it.
+
+        EngineError where something other than the server keeps it from being started, such as a full cluster.
+        """

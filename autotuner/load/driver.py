@@ -20,7 +20,6 @@ from typing import Protocol
 from autotuner.core import CUT_OFF_ERROR
 from autotuner.endpoints.error_text import error_text
 from autotuner.load.connection import CONNECT_TIMEOUT_SECONDS, Exchange
-from autotuner.load.error_messages import readable_message
 from autotuner.load.job import Job, request_head
 from autotuner.load.overhead import OverheadMeter
 from autotuner.load.response import extract_body, is_success
@@ -185,6 +184,8 @@ class LoadPointRun:
             self.retry_after = max(asked, self.retry_after or 0.0)
         in_flight = (other.sent for other in self.open_exchanges if other.in_flight)
         if self.policy.gives_up(error, monotonic(), in_flight):
+            from autotuner.load.error_messages import readable_message
+
             words = readable_message(_error_text(exchange), self.job.endpoint.headers)
             pause = f" (Retry-After: {asked:g} s)" if asked is not None else ""
             self.give_up(f"{self.policy.give_up_reason(error).removesuffix('.')}{pause}. {words}".rstrip())

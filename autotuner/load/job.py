@@ -8,7 +8,7 @@ from pathlib import Path
 
 from autotuner.core import LoadPoint, RequestForm, Workload
 from autotuner.endpoints.address import API_PATHS, Endpoint
-from autotuner.endpoints.chat_tokens import ChatTokenFit
+from autotuner.endpoints.chat_token_fit import ChatTokenFit
 from autotuner.endpoints.headers import check_headers
 from autotuner.endpoints.tls import TlsTrust
 from autotuner.workload.prompts import EndpointKind

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
 REFUSAL_STATUSES = (429, 503)
 
@@ -27,6 +26,8 @@ def retry_after(status: int, pieces: Sequence[bytes]) -> float | None:
     text = match[1].decode("latin-1").strip()
     if re.fullmatch(r"\d{1,9}(\.\d+)?", text):
         return float(text)
+    from email.utils import parsedate_to_datetime  # loads half of the email package
+
     try:
         date = parsedate_to_datetime(text)
     except (ValueError, IndexError, TypeError):

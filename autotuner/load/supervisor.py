@@ -14,7 +14,8 @@ from typing import Any
 
 from autotuner.core import CUT_OFF_ERROR, EARLY_STOP_ERROR, LoadPoint, Observation, RequestRecord, StopRule, Workload
 from autotuner.endpoints.address import Endpoint
-from autotuner.endpoints.chat_tokens import ChatTokenFit, fit_chat_tokens
+from autotuner.endpoints.chat_token_fit import ChatTokenFit
+from autotuner.endpoints.chat_tokens import fit_chat_tokens
 from autotuner.endpoints.counters import counter_deltas, read_counters
 from autotuner.load import worker_protocol
 from autotuner.load.error_messages import readable_message

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heapreplace
 from itertools import pairwise
-from statistics import median
 from typing import Any, Literal
 
 TokenCounts = Literal["usage", "running usage", "listed tokens", "events"]
@@ -244,6 +243,8 @@ def _place_silent_tokens(tokens: list[int], carriers: Sequence[tuple[int, float]
 
     Hidden reasoning precedes the first event; special tokens that are not shown leave a pause.
     """
+    from statistics import median  # loads fractions and decimals, which few responses need
+
     gaps = [(index, time - before) for (_, before), (index, time) in pairwise(carriers)]
     usual = median(gap for _, gap in gaps) if gaps else 0.0
     for index, gap in gaps:

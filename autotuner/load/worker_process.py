@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from autotuner import owner
 from autotuner.core import RequestRecord
@@ -77,20 +77,9 @@ class WorkerProcess:
 @contextlib.contextmanager
 def start_worker(job: Job) -> Iterator[WorkerProcess]:
     """Start a worker on `job` in a session of its own; the whole session is killed at the end."""
-    # -P: a file random.py in the user's folder must not shadow the standard module
-    command = [sys.executable, "-P", "-m", "autotuner.load.worker"]
-    package = str(Path(__file__).parents[2])
-    search_path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), package)))
     Path(job.folder).mkdir()
     with job.stderr_path.open("wb") as errors:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            env={**os.environ, owner.OWNER_VARIABLE: str(owner.this_process()), "PYTHONPATH": search_path},
-            start_new_session=True,
-        )
+        process = start_process(errors)
     try:
         worker = WorkerProcess(process, job)
         worker.send(job.to_json())
@@ -103,3 +92,19 @@ def start_worker(job: Job) -> Iterator[WorkerProcess]:
             if pipe is not None:
                 with contextlib.suppress(BrokenPipeError):
                     pipe.close()
+
+
+def start_process(errors: BinaryIO) -> subprocess.Popen[bytes]:
+    """Start an interpreter that runs a worker, in a session of its own, which writes its errors to that file."""
+    # -P: a file random.py in the user's folder must not shadow the standard module
+    command = [sys.executable, "-P", "-m", "autotuner.load.worker"]
+    package = str(Path(__file__).parents[2])
+    search_path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), package)))
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        env={**os.environ, owner.OWNER_VARIABLE: str(owner.this_process()), "PYTHONPATH": search_path},
+        start_new_session=True,
+    )

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autotuner import model_files
-from autotuner.experiment import Model
 from autotuner.input_files import read_json
 from autotuner.predict.architectures import EXPERT_COUNT_FIELDS
 from autotuner.predict.config_fields import config_fields
 from autotuner.predict.shape import ModelShape, bundled_config
+
+if TYPE_CHECKING:
+    from autotuner.experiment import Model
 
 EXPERTS_IN_EQUAL_PARTS = ("sglang", "trtllm", "")
 """Engines whose expert-parallel ranks have equally many experts; an engine that is not named counts among them.

@@ -12,6 +12,9 @@ from autotuner.report.run_view import RunView
 
 ENGINE_NAMES = {"vllm": "vLLM", "sglang": "SGLang", "trtllm": "TensorRT-LLM"}
 
+MAX_NAMED_RANGES = 20
+"""Numbers and ranges of numbers that are listed of trials that ran side by side."""
+
 Host = Mapping[str, Any]
 """A host as recorded by `launchers/environment.py`."""
 
@@ -54,7 +57,10 @@ def parallel_trials_note(view: RunView) -> str:
         return f"Trial {numbers[0]} ran beside one that did not finish." if numbers else ""
     limit = view.experiment.optimization.parallel_trials
     at_most = f", at most {limit} at a time" if len(numbers) > limit else ""
-    return f"Trials {_joined(_number_ranges(numbers))} ran side by side{at_most}."
+    ranges = _number_ranges(numbers)
+    more = len(ranges) - MAX_NAMED_RANGES
+    text = f"{', '.join(ranges[:MAX_NAMED_RANGES])} and others" if more > 0 else _joined(ranges)
+    return f"Trials {text} ran side by side{at_most}."
 
 
 def gpu_text(view: RunView) -> str:

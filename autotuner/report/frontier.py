@@ -11,6 +11,9 @@ from autotuner.report.run_view import FRONTIER_AXES, RunView
 from autotuner.report.table import OUTPUT_PER_GPU_TITLE, Column, Row, Table, cost_column, shows_cost, verdict_text
 from autotuner.scoring.objective import COST
 
+MAX_ROWS = 100
+"""Load points in the table; CSV and JSON mark all that are on the frontier."""
+
 
 def frontier_title(experiment: Experiment) -> str:
     return f"Pareto frontier{' of load points that meet the targets' if experiment.slo.terms else ''}"
@@ -38,7 +41,16 @@ def frontier_table(view: RunView) -> Table:
         for point in view.frontier
     ]
     rows.sort(key=lambda row: (-row["interactivity"], -row["throughput"]))
-    return Table(_columns(experiment, rows), tuple(rows))
+    omitted = len(rows) - MAX_ROWS
+    notes = (f"{omitted:,} more load points of the frontier not shown.",) if omitted > 0 else ()
+    return Table(_columns(experiment, rows), tuple(_evenly_spaced(rows, MAX_ROWS)), notes)
+
+
+def _evenly_spaced(rows: Sequence[Row], count: int) -> list[Row]:
+    """At most `count` of the rows, with the first and the last, so that both ends of a frontier are shown."""
+    if len(rows) <= count:
+        return list(rows)
+    return [rows[index * (len(rows) - 1) // (count - 1)] for index in range(count)]
 
 
 def _columns(experiment: Experiment, rows: Sequence[Row]) -> tuple[Column, ...]:

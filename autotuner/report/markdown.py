@@ -13,6 +13,15 @@ from autotuner.report.search_summary import search_sentences
 from autotuner.report.summary import common_failure_sentence
 from autotuner.report.table import Table, ranking_table
 
+MAX_CANDIDATES = 200
+"""Candidates in the table; CSV and JSON have all."""
+
+MAX_ROWS = 500
+"""Rows of the table, one for each load point that a candidate is ranked by."""
+
+MAX_REASONS = 200
+"""Reasons for candidates that were not launched."""
+
 
 def markdown_report(
     view: RunView, *, command: str | None = None, defaults_command: str | None = None, picture: str | None = None
@@ -25,7 +34,7 @@ def markdown_report(
         parts.append(f"> **{for_markdown(note)}**")
     if picture:
         parts.append(f"![Output throughput per GPU against interactivity]({picture})")
-    table = ranking_table(view)
+    table = ranking_table(view, MAX_CANDIDATES, MAX_ROWS)
     parts.append(table_markdown(table))
     notes = [text for text in (*table.shared_settings, *table.notes) if text != note]
     if notes:
@@ -34,11 +43,12 @@ def markdown_report(
     frontier = frontier_table(view)
     if frontier.rows:
         parts += [f"{for_markdown(frontier_title(experiment))}:", table_markdown(frontier)]
+        parts += [_bullets(list(frontier.notes))] if frontier.notes else []
     parts.append(_bullets(search_sentences(view)))
     skipped = view.search_report.skipped
     for heading, lines in (
-        (f"Not launched ({len(skipped)} in total):", reason_lines(skipped, experiment)),
-        (refusal_heading(view.refused), reason_lines(view.refused, experiment)),
+        (f"Not launched ({len(skipped)} in total):", reason_lines(skipped, experiment, MAX_REASONS)),
+        (refusal_heading(view.refused), reason_lines(view.refused, experiment, MAX_REASONS)),
         ("Environment:", environment_lines(view)),
     ):
         parts += [for_markdown(heading), _bullets(lines)] if lines else []

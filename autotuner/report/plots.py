@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from autotuner.core import Distribution, Metrics
+from autotuner.core import Distribution, Metrics, Verdict
 from autotuner.experiment import EACH_REQUEST, Experiment, SloTerm
 from autotuner.report.label_placement import Label, place_labels
 from autotuner.report.near_misses import near_terms
@@ -34,6 +34,7 @@ from autotuner.scoring.rank import Ranking
 
 MAX_CANDIDATES_WITH_CURVES = 12
 MAX_COLOURED_CANDIDATES = 6
+MAX_DRAWN_POINTS, MAX_DRAWN_FRONTIER_POINTS = 1_000, 200
 _LINE_STYLES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)))
 
 
@@ -54,10 +55,10 @@ def draw_pareto(view: RunView, path: Path) -> None:
     Equal input gives equal bytes.
     """
     experiment = view.experiment
-    panels = [
-        (panel, pareto_points(view.pooled_trials, experiment, (panel.x, AXES["throughput"])))
-        for panel in (_interactivity_panel(experiment), _ttft_panel(experiment))
-    ]
+    panels = []
+    for panel in (_interactivity_panel(experiment), _ttft_panel(experiment)):
+        points = pareto_points(view.pooled_trials, experiment, (panel.x, AXES["throughput"]))
+        panels.append((panel, drawn_points(points, view.ranking)))
     shown = [point for _, panel_points in panels for point in panel_points]
     colours = _trial_colours(shown, view.ranking)
     figure = Figure(figsize=(12.6, 7.0), dpi=140, facecolor="white")
@@ -71,6 +72,18 @@ def draw_pareto(view: RunView, path: Path) -> None:
     draw_legend(figure, shown, view, _scenario_styles(shown))
     draw_candidate_key(figure, view, colours)
     figure.savefig(path, format="png", metadata={"Software": None})
+
+
+def drawn_points(points: Sequence[ParetoPoint], ranking: Ranking) -> list[ParetoPoint]:
+    """At most MAX_DRAWN_POINTS points, in their order: those of the best candidates and along the frontier."""
+    if len(points) <= MAX_DRAWN_POINTS:
+        return list(points)
+    ranks = {standing.trial_number: standing.rank for standing in ranking.standings}
+    frontier = [index for index, point in enumerate(points) if point.on_frontier]
+    step = max(1, len(frontier) // MAX_DRAWN_FRONTIER_POINTS)
+    by_rank = sorted(range(len(points)), key=lambda index: ranks[points[index].trial.number])
+    kept = list(dict.fromkeys((*by_rank[:1], *frontier[::step][:MAX_DRAWN_FRONTIER_POINTS], *by_rank)))
+    return [points[index] for index in sorted(kept[:MAX_DRAWN_POINTS])]
 
 
 def _interactivity_panel(experiment: Experiment) -> _Panel:
@@ -159,8 +172,7 @@ def _draw_panel(
         xs, ys = [point.coordinates[0] for point in line], [point.coordinates[1] for point in line]
         axes.plot(xs, ys, color=INK, linewidth=1.6, linestyle=line_style, alpha=0.85, zorder=3)
     frontier = [point for line in lines for point in line]
-    for point in sorted(panel_points, key=lambda point: point.on_frontier):
-        _draw_marker(axes, point, colours, winner=_is_winner(point, ranking))
+    _draw_markers(axes, panel_points, ranking, colours)
     labelled = frontier + [point for point in panel_points if _is_winner(point, ranking) and not point.on_frontier]
     markers = []
     for point in panel_points:
@@ -233,24 +245,26 @@ def _draw_load_curves(axes: Axes, panel_points: Sequence[ParetoPoint], colours: 
         axes.plot(xs, ys, color=colours.get(key[0], GREY), linewidth=0.9, alpha=0.35, zorder=2)
 
 
-def _draw_marker(axes: Axes, point: ParetoPoint, colours: dict[int, str], *, winner: bool) -> None:
-    colour = colours.get(point.trial.number, GREY)
-    x, y = point.coordinates[:2]
-    if not point.is_trusted:
-        axes.plot([x], [y], "x", color=GREY, markersize=5, alpha=0.7, zorder=3)
-        return
-    if winner:
-        axes.plot([x], [y], "*", markersize=17, color=colour, markeredgecolor=INK, markeredgewidth=0.9, zorder=5)
-        return
-    axes.plot(
-        [x],
-        [y],
-        "o",
-        markersize=6.5 if point.on_frontier else 5,
-        **marker_face(point.result.verdict, colour),
-        alpha=1.0 if point.on_frontier else 0.4,
-        zorder=4 if point.on_frontier else 3,
-    )
+def _draw_markers(axes: Axes, panel_points: Sequence[ParetoPoint], ranking: Ranking, colours: dict[int, str]) -> None:
+    """Draw every point, those of the frontier above the others; all of one style at once, because each costs time."""
+    styles: dict[tuple[str, Verdict, bool, bool, bool], list[ParetoPoint]] = {}
+    for point in sorted(panel_points, key=lambda point: point.on_frontier):
+        colour = colours.get(point.trial.number, GREY) if point.is_trusted else GREY
+        is_winner = point.is_trusted and _is_winner(point, ranking)
+        key = (colour, point.result.verdict, point.is_trusted, point.on_frontier, is_winner)
+        styles.setdefault(key, []).append(point)
+    for (colour, verdict, is_trusted, on_frontier, is_winner), points in styles.items():
+        xs, ys = [point.coordinates[0] for point in points], [point.coordinates[1] for point in points]
+        style: dict[str, Any]
+        if not is_trusted:
+            style = {"marker": "x", "color": GREY, "markersize": 5, "alpha": 0.7, "zorder": 3}
+        elif is_winner:
+            style = {"marker": "*", "color": colour, "markersize": 17, "markeredgecolor": INK, "zorder": 5}
+            style["markeredgewidth"] = 0.9
+        else:
+            style = {"marker": "o", "markersize": 6.5 if on_frontier else 5, **marker_face(verdict, colour)}
+            style |= {"alpha": 1.0 if on_frontier else 0.4, "zorder": 4 if on_frontier else 3}
+        axes.plot(xs, ys, linestyle="none", **style)
 
 
 def _point_labels(labelled_points: Sequence[ParetoPoint], view: RunView, colours: dict[int, str]) -> list[Label]:

@@ -9,10 +9,10 @@ from autotuner.core import Distribution, LoadPointResult, Metrics, Share, Trial
 from autotuner.experiment import Slo
 from autotuner.report.near_misses import near_terms
 from autotuner.report.objective_text import objective_meaning
-from autotuner.report.pooling import PooledCandidate
 from autotuner.report.refused import refusal_records
 from autotuner.report.run_view import RunView
 from autotuner.report.search_summary import search_record
+from autotuner.runs.store import TRIALS_FILE
 from autotuner.scoring.objective import COST, OBJECTIVES, THROUGHPUT, output_throughput_per_gpu
 from autotuner.scoring.rank import Standing
 
@@ -31,12 +31,18 @@ _POOLED_RATES = (
     "gpu_seconds_per_million_output_tokens",
     "cost_per_million_output_tokens",
 )
+MAX_DETAILED_LOAD_POINTS = 2_000
+"""Load points of all trials together up to which each has all its figures, about 15 kB."""
+
 _RATES = ("request_throughput", "goodput", "token_goodput", "interactivity")
 
 
 def run_record(view: RunView) -> dict[str, Any]:
-    """The ranking, all trials with their load points, and refused candidates; None for missing metrics or bounds."""
-    ranking, experiment = view.ranking, view.experiment
+    """The ranking, all trials with their load points, and refused candidates; None for missing metrics or bounds.
+
+    Of a run whose record `is_brief`, load points have their main figures, and `details` names the file with all.
+    """
+    ranking, experiment, brief = view.ranking, view.experiment, is_brief(view)
     objective = OBJECTIVES[ranking.objective]
     return {
         "task_name": experiment.task_name,
@@ -53,10 +59,11 @@ def run_record(view: RunView) -> dict[str, Any]:
         "winner": ranking.winner.trial_number if ranking.winner else None,
         "baseline": ranking.baseline_trial_number,
         "ranking": [
-            {**_standing_record(standing), "figures": _pooled_load_points(view.pooled[standing.trial_number], view)}
+            {**_standing_record(standing), "figures": [] if brief else _pooled_load_points(standing, view)}
             for standing in ranking.standings
         ],
-        "trials": [_trial_record(trial, view) for trial in view.trials],
+        "trials": [_brief_trial_record(trial, view) if brief else _trial_record(trial, view) for trial in view.trials],
+        "details": TRIALS_FILE if brief else None,
         "refused": refusal_records(view.refused),
         "search": search_record(view),
         "environments": [dict(host) for host in view.environments],
@@ -83,9 +90,45 @@ def _trial_record(trial: Trial, view: RunView) -> dict[str, Any]:
     }
 
 
-def _pooled_load_points(candidate: PooledCandidate, view: RunView) -> list[dict[str, Any]]:
+def is_brief(view: RunView) -> bool:
+    """Whether the run has so many load points that its record has only the main figures of each."""
+    return sum(len(trial.results) for trial in view.trials) > MAX_DETAILED_LOAD_POINTS
+
+
+def _brief_trial_record(trial: Trial, view: RunView) -> dict[str, Any]:
+    """One trial with the main figures of its load points; the rest is in its line of trials.jsonl."""
+    return {
+        "number": trial.number,
+        "purpose": trial.purpose,
+        "candidate": {"runtime": trial.candidate.runtime, "parameters": dict(trial.candidate.parameters)},
+        "source": trial.measurement.source,
+        "failure": failure_record(trial),
+        "load_points": [_brief_load_point(result, trial, view) for result in trial.results],
+    }
+
+
+def _brief_load_point(result: LoadPointResult, trial: Trial, view: RunView) -> dict[str, Any]:
+    """Load, verdict, means, rates and attainment, with four significant digits."""
+    metrics, point = result.metrics, result.load_point
+    load = {"rate": point.rate} if point.concurrency is None else {"concurrency": point.concurrency}
+    means = {f"{name}_mean": getattr(metrics, name) and getattr(metrics, name).mean for name in _POOLED_MEANS}
+    rates = {"output_throughput": metrics.output_throughput, "goodput": metrics.goodput}
+    share = metrics.attainment.value if metrics.attainment else None
+    figures = {**means, **rates, "attainment": share}
+    return {
+        "scenario": point.scenario,
+        **load,
+        "verdict": result.verdict.value,
+        "requests": metrics.requests,
+        **{name: None if value is None else float(f"{value:.4g}") for name, value in figures.items()},
+        "pareto": view.is_on_frontier(trial, result),
+    }
+
+
+def _pooled_load_points(standing: Standing, view: RunView) -> list[dict[str, Any]]:
     """Each load point of a candidate pooled over its launches: means, total requests, pooled attainment."""
-    trial, experiment = candidate.trial, view.experiment
+    candidate, experiment = view.pooled[standing.trial_number], view.experiment
+    trial = candidate.trial
     records = []
     for result in trial.results:
         point = load_point_record(result, experiment.slo)

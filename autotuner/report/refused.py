@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from autotuner.core import Candidate
+from autotuner.errors import pluralize
 from autotuner.experiment import Experiment
 from autotuner.report.formatting import candidate_label
 
@@ -24,12 +25,16 @@ def group_by_reason(refused: RefusedCandidates) -> dict[str, list[Candidate]]:
     return grouped
 
 
-def reason_lines(refused: RefusedCandidates, experiment: Experiment) -> list[str]:
-    """One line per reason, with the candidates refused for it."""
+def reason_lines(refused: RefusedCandidates, experiment: Experiment, max_reasons: int) -> list[str]:
+    """One line per reason, with the candidates refused for it, and one for all reasons beyond `max_reasons`."""
     names = [name for name, values in experiment.parameters.items() if len(values) > 1]
-    return [
-        f"{_candidate_list(candidates, names)}: {reason}" for reason, candidates in group_by_reason(refused).items()
-    ]
+    reasons = list(group_by_reason(refused).items())
+    lines = [f"{_candidate_list(candidates, names)}: {reason}" for reason, candidates in reasons[:max_reasons]]
+    others = reasons[max_reasons:]
+    if others:
+        count = sum(len(candidates) for _, candidates in others)
+        lines.append(f"and {count:,} more, for {pluralize(len(others), 'other reason')}")
+    return lines
 
 
 def refusal_records(refused: RefusedCandidates) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from autotuner.experiment import Experiment
 from autotuner.report.candidate_names import CandidateNames
 from autotuner.report.pooling import PooledCandidate, pool_launches
 from autotuner.report.refused import RefusedCandidates
-from autotuner.runs.store import RunStore
+from autotuner.runs.store import RunStore, paused_garbage_collection
 from autotuner.scoring.conclusion import Conclusion, conclude
 from autotuner.scoring.judge import judge
 from autotuner.scoring.pareto import AXES, ParetoPoint, is_trusted, pareto_points
@@ -47,8 +47,10 @@ class RunView:
         search_report: SearchReport = EMPTY_REPORT,
         environments: Iterable[Mapping[str, Any]] = (),
     ) -> RunView:
-        judged = tuple(judge(trial, experiment) for trial in trials)
-        return cls(experiment, judged, rank(judged, experiment), refused, search_report, tuple(environments))
+        with paused_garbage_collection():
+            judged = tuple(judge(trial, experiment) for trial in trials)
+            ranking = rank(judged, experiment, are_judged=True)
+        return cls(experiment, judged, ranking, refused, search_report, tuple(environments))
 
     @classmethod
     def from_store(cls, store: RunStore) -> RunView:

@@ -22,6 +22,9 @@ from autotuner.scoring.reasons import pooled_reason
 MAX_NAMED_LOAD_POINTS = 2
 """Unjudged load points that are listed by name."""
 
+MAX_NAMED_TIES = 20
+"""Candidates tied with the winner that are listed by number."""
+
 
 def search_sentences(view: RunView) -> list[str]:
     """Sentences: cost of the search, result of the defaults, refuted winners, gain, ties, stop reason."""
@@ -158,9 +161,11 @@ def tie_sentences(ranking: Ranking) -> list[str]:
     if ranking.winner is None or not tied:
         return []
     names = ", ".join(
-        "the defaults" if s.trial_number == ranking.baseline_trial_number else f"trial {s.trial_number}" for s in tied
+        "the defaults" if s.trial_number == ranking.baseline_trial_number else f"trial {s.trial_number}"
+        for s in tied[:MAX_NAMED_TIES]
     )
-    return [f"Tied with the winner (no significant difference): {names}."]
+    more = f" and {len(tied) - MAX_NAMED_TIES:,} more" if len(tied) > MAX_NAMED_TIES else ""
+    return [f"Tied with the winner (no significant difference): {names}{more}."]
 
 
 def _unjudged_sentences(view: RunView) -> list[str]:

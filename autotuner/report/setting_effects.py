@@ -6,14 +6,14 @@ they can rank values the wrong way round.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
 from autotuner.core import Candidate, Value, Verdict
 from autotuner.report.run_view import RunView
-from autotuner.scoring.objective import OBJECTIVES
+from autotuner.scoring.objective import OBJECTIVES, Objective
 from autotuner.scoring.rank import Standing
 
 
@@ -47,9 +47,16 @@ class SettingEffect:
 def setting_effects(view: RunView) -> list[SettingEffect]:
     """The effects of all parameters with a matched pair, the largest first."""
     effects = []
+    standings_by_key = {standing.candidate.key: standing for standing in view.ranking.standings}
     for parameter, values in view.experiment.parameters.items():
+        standings_by_value: dict[str, list[Standing]] = {}
+        for standing in view.ranking.standings:
+            if parameter in standing.candidate.parameters:
+                value_text = repr(standing.candidate.parameters[parameter])
+                standings_by_value.setdefault(value_text, []).append(standing)
         for before, after in pairwise(dict.fromkeys(values)):
-            effect = _effect(parameter, before, after, view)
+            pairs = _matched_pairs(parameter, after, standings_by_value.get(repr(before), ()), standings_by_key)
+            effect = _effect(parameter, before, after, pairs, OBJECTIVES[view.ranking.objective])
             if effect.ratios or effect.lost or effect.gained:
                 effects.append(effect)
     return sorted(effects, key=lambda effect: -effect.size)
@@ -65,19 +72,26 @@ def unmatched_parameters(view: RunView, effects: Sequence[SettingEffect]) -> lis
     ]
 
 
-def _effect(parameter: str, before: Value, after: Value, view: RunView) -> SettingEffect:
-    objective = OBJECTIVES[view.ranking.objective]
-    standings = {standing.candidate.key: standing for standing in view.ranking.standings}
+def _matched_pairs(
+    parameter: str, after: Value, standings: Iterable[Standing], standings_by_key: Mapping[str, Standing]
+) -> list[tuple[Standing, Standing]]:
+    """Each of `standings` with the one of the same source that has `after` for the parameter and all else equal."""
+    pairs = []
+    for standing in standings:
+        candidate = standing.candidate
+        changed = Candidate(candidate.runtime, {**candidate.parameters, parameter: after})
+        other = standings_by_key.get(changed.key)
+        if other is not None and other.source == standing.source:
+            pairs.append((standing, other))
+    return pairs
+
+
+def _effect(
+    parameter: str, before: Value, after: Value, pairs: Iterable[tuple[Standing, Standing]], objective: Objective
+) -> SettingEffect:
     ratios: list[float] = []
     lost = gained = 0
-    for standing in view.ranking.standings:
-        parameters = standing.candidate.parameters
-        if parameter not in parameters or repr(parameters[parameter]) != repr(before):
-            continue
-        changed = Candidate(standing.candidate.runtime, {**parameters, parameter: after})
-        other = standings.get(changed.key)
-        if other is None or other.source != standing.source:
-            continue
+    for standing, other in pairs:
         meets, other_meets = _meets_targets(standing), _meets_targets(other)
         if meets and other_meets and standing.value and other.value:
             ratios.append(objective.utility(other.value) / objective.utility(standing.value))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, takewhile
 from typing import Any
 
 from autotuner.core import LoadPointResult, Share, Verdict
@@ -110,14 +111,15 @@ class Table:
         return [text for text in (interval_text, *mark_texts, NEAR_LEGEND if has_near else "") if text]
 
 
-def ranking_table(view: RunView, limit: int | None = None) -> Table:
+def ranking_table(view: RunView, limit: int | None = None, max_rows: int | None = None) -> Table:
     """The ranking as a table of at most `limit` candidates, with metrics pooled over each one's launches.
 
     A candidate ranked by one load point has one row; one ranked over several load points has a row
-    for each, because metrics at different loads cannot be averaged.
+    for each, because metrics at different loads cannot be averaged. Of candidates after the first, those
+    beyond `max_rows` rows are left out.
     """
     ranking, experiment = view.ranking, view.experiment
-    standings = ranking.standings[:limit]
+    standings = first_standings(ranking.standings[:limit], max_rows)
     rows: list[Row] = []
     for standing in standings:
         pooled = view.pooled[standing.trial_number]
@@ -134,6 +136,15 @@ def ranking_table(view: RunView, limit: int | None = None) -> Table:
         0 if rows and ranking.winner else None,
         tuple(view.names.shared_settings()),
     )
+
+
+def first_standings(standings: Sequence[Standing], max_load_points: int | None) -> tuple[Standing, ...]:
+    """The first standings with no more load points than that in all, and always the very first."""
+    if max_load_points is None:
+        return tuple(standings)
+    totals = accumulate(max(1, len(standing.load_points)) for standing in standings)
+    count = sum(1 for _ in takewhile(lambda total: total <= max_load_points, totals))
+    return tuple(standings[: max(1, count)])
 
 
 _NO_FIGURES: Row = {
@@ -301,18 +312,21 @@ def verdict_text(row: Row) -> str:
 def _notes(view: RunView, standings: Sequence[Standing], rows: Sequence[Row]) -> tuple[str, ...]:
     """The lines below the table: source, trials side by side, reasons of the infeasible, near misses, omissions."""
     notes = [source_note(view.ranking), parallel_trials_note(view)]
+    near_rows: dict[int, list[Row]] = {}
+    for row in rows:
+        if row["near"]:
+            near_rows.setdefault(row["rank"], []).append(row)
     for standing in standings:
         candidate = f"#{standing.rank}, {view.names.full_name(standing.candidate)}"
         if standing.verdict is not Verdict.FEASIBLE:
             notes.append(f"{candidate}: {_reason_text(standing)}")
         notes += [
             f"{candidate} is near a target at {row['load_point']}: {describe_terms(row['near'])}."
-            for row in rows
-            if row["rank"] == standing.rank and row["near"]
+            for row in near_rows.get(standing.rank, ())
         ]
     omitted = len(view.ranking.standings) - len(standings)
     if omitted:
-        notes.append(f"{omitted} more not shown.")
+        notes.append(f"{omitted:,} more not shown.")
     return tuple(note for note in notes if note)
 
 

@@ -15,14 +15,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import gc
 import itertools
 import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -34,7 +36,7 @@ from pydantic import TypeAdapter, ValidationError
 from autotuner.core import Candidate, Trial
 from autotuner.errors import RunStoreError, UsageError
 from autotuner.experiment import Experiment
-from autotuner.input_files import read_bytes, read_json, read_yaml
+from autotuner.input_files import open_bytes, read_json, read_yaml
 from autotuner.redaction import mask_values, redact, redact_data
 
 EXPERIMENT_FILE = "experiment.yaml"
@@ -70,6 +72,7 @@ class RunStore:
         self.experiment = experiment
         self.kind = kind
         self._taken_numbers: set[int] | None = None
+        self._trials_read: tuple[_FileState, list[Trial]] | None = None
 
     @classmethod
     def create(cls, root: Path, config: Mapping[str, Any], provenance: Mapping[str, Any]) -> RunStore:
@@ -137,26 +140,35 @@ class RunStore:
             yield
 
     def trials(self) -> list[Trial]:
-        """All finished trials in order; a last line without its newline is not one."""
+        """All finished trials in order; a last line without its newline is not one.
+
+        A file that is as it was when it was last read, or appended to, is not read again.
+        """
         path = self.path / TRIALS_FILE
         try:
-            text = read_bytes(path, max_bytes=None) if path.exists() else b""
+            with open_bytes(path) as file, paused_garbage_collection():
+                state = _FileState.of(file)
+                if self._trials_read is None or self._trials_read[0] != state:
+                    self._trials_read = state, list(self._parse_trials(file))
+        except FileNotFoundError:
+            return []
         except OSError as error:
             raise RunStoreError(f"'{path}' cannot be read.", why=f"{error.strerror}.", remedy="Check it.") from error
-        trials = []
-        for number, line in enumerate(text.split(b"\n")[:-1], start=1):
-            if not line.strip():
+        return list(self._trials_read[1])
+
+    def _parse_trials(self, lines: Iterable[bytes]) -> Iterator[Trial]:
+        for number, line in enumerate(lines, start=1):
+            if not line.endswith(b"\n") or not line.strip():
                 continue
             try:
                 _check_format(_line_format(line), self.path)
-                trials.append(_parse_trial(line))
+                yield _parse_trial(line)
             except ValidationError as error:
                 raise RunStoreError(
                     f"Line {number} of '{self.path / TRIALS_FILE}' is not a trial.",
                     why=error.errors()[0]["msg"],
                     remedy="Remove that line to keep the others.",
                 ) from error
-        return trials
 
     def open_trial(self) -> tuple[int, Path]:
         """Make the empty folder of the next trial; its number, the lowest that is free, and the folder.
@@ -176,12 +188,20 @@ class RunStore:
     def append(self, trial: Trial) -> None:
         """Write a finished trial and sync it to disk, over a line that a crash left partly written."""
         with explain_write_errors(self.path), _open_private(self.path / TRIALS_FILE) as file:
+            before = _FileState.of(file)
             file.truncate(_end_of_last_line(file))
             file.seek(0, os.SEEK_END)
-            line = {FORMAT_KEY: FORMAT, **_redacted_trial(trial_to_json(trial))}
-            file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+            data = {FORMAT_KEY: FORMAT, **_redacted_trial(trial_to_json(trial))}
+            line = json.dumps(data, separators=(",", ":")).encode() + b"\n"
+            file.write(line)
             file.flush()
             os.fsync(file.fileno())
+            if self._trials_read is None or self._trials_read[0] != before:
+                return
+            try:
+                self._trials_read = _FileState.of(file), [*self._trials_read[1], _parse_trial(line)]
+            except ValidationError:  # reading the file says which line it is
+                self._trials_read = None
 
     def provenance(self) -> dict[str, Any]:
         """The configuration layers, and the layer each value came from."""
@@ -249,6 +269,32 @@ class RunStore:
         with explain_write_errors(self.path):
             (self.path / name).parent.mkdir(exist_ok=True)
             _write_synced(self.path / name, redact(text))
+
+
+@dataclass(frozen=True)
+class _FileState:
+    """What tells whether a file was changed: its inode, size in bytes, and time of its last change."""
+
+    inode: int
+    size: int
+    changed_ns: int
+
+    @classmethod
+    def of(cls, file: BinaryIO) -> _FileState:
+        status = os.fstat(file.fileno())
+        return cls(status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@contextmanager
+def paused_garbage_collection() -> Iterator[None]:
+    """Keep the collector from searching again and again through the millions of objects of a large run."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _is_host(host: Any) -> bool:
@@ -346,6 +392,8 @@ def _line_format(line: bytes) -> int:
 
 def _parse_trial(line: bytes) -> Trial:
     """Read a line of trials.jsonl; runs of earlier versions call the `message` of a failure `said`."""
+    if b'"said":' not in line:
+        return _trial_adapter().validate_json(line)
     return _trial_adapter().validate_json(re.sub(rb'("failure":\{"kind":"[a-z-]+",)"said":', rb'\1"message":', line))
 
 

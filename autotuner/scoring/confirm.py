@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, variance
 from typing import TYPE_CHECKING
@@ -53,24 +53,37 @@ class Gain:
         return self.high <= self.low * (1 + ROUNDING_TOLERANCE)
 
 
+@dataclass(frozen=True)
+class LaunchVariation:
+    """The standard deviation of log utility between launches of one candidate, and its degrees of freedom."""
+
+    sd: float
+    degrees: int
+
+    @classmethod
+    def pooled(cls, samples: Iterable[Sequence[float]]) -> LaunchVariation:
+        """That of the log utilities of several candidates, one sample each; without repeated launches it is 0."""
+        repeated = [launches for launches in samples if len(launches) > 1]
+        degrees = sum(len(launches) - 1 for launches in repeated)
+        squares = sum(variance(launches) * (len(launches) - 1) for launches in repeated)
+        return cls(math.sqrt(squares / degrees) if degrees else 0.0, degrees)
+
+
 def half_width(
     sample: Sequence[float],
     other_sample: Sequence[float] | None,
     launch_error: float,
-    variance_groups: Sequence[Sequence[float]] = (),
+    variation: LaunchVariation | None = None,
 ) -> float:
     """Half the width of the 95% interval of a mean log utility, or of the difference of two means.
 
-    The variance between launches is pooled over `variance_groups`, by default the samples themselves, and
-    gives a Student's t interval; it is no narrower than `launch_error`, the standard error of one launch's
-    log utility, implies.
+    The `variation` between launches, by default that of the samples themselves, gives a Student's t interval;
+    it is no narrower than `launch_error`, the standard error of one launch's log utility, implies.
     """
-    samples = variance_groups or (sample, *((other_sample,) if other_sample else ()))
-    repeated = [launches for launches in samples if len(launches) > 1]
-    degrees = sum(len(launches) - 1 for launches in repeated)
-    squares = sum(variance(launches) * (len(launches) - 1) for launches in repeated)
-    pooled_sd = math.sqrt(squares / degrees) if degrees else 0.0
-    launch_half_width = max(t_quantile(degrees) * pooled_sd if degrees else 0.0, Z_95 * launch_error)
+    if variation is None:
+        variation = LaunchVariation.pooled((sample, *((other_sample,) if other_sample else ())))
+    spread = t_quantile(variation.degrees) * variation.sd if variation.degrees else 0.0
+    launch_half_width = max(spread, Z_95 * launch_error)
     return launch_half_width * math.sqrt(1 / len(sample) + (1 / len(other_sample) if other_sample else 0.0))
 
 
@@ -94,7 +107,8 @@ def gain_between(
 
     if not challenger.confirmation_count:
         return None
-    judged_trials = [judge(trial, experiment) for trial in trials]
+    keys = {challenger.candidate.key, defaults.candidate.key}
+    judged_trials = [judge(trial, experiment) for trial in trials if trial.candidate.key in keys]
     launches_by_key = {launches.candidate.key: launches for launches in group_by_candidate(judged_trials)}
     challenger_launches = launches_by_key[challenger.candidate.key]
     default_launches = launches_by_key[defaults.candidate.key]

@@ -27,7 +27,7 @@ def judge_load_point(result: LoadPointResult, gpus: int, experiment: Experiment)
     terms = term_outcomes(result.metrics, experiment.slo, open_loop=result.load_point.rate is not None)
     return replace(
         result,
-        verdict=decide_verdict(result, experiment.slo),
+        verdict=decide_verdict(result, experiment.slo, terms),
         score=_score(result.metrics, terms, gpus, experiment),
     )
 
@@ -43,13 +43,14 @@ def _score(metrics: Metrics, terms: tuple[TermOutcome, ...], gpus: int, experime
     return Score(utility, penalty, utility / (1 + penalty), terms)
 
 
-def decide_verdict(result: LoadPointResult, slo: Slo) -> Verdict:
+def decide_verdict(result: LoadPointResult, slo: Slo, terms: tuple[TermOutcome, ...] | None = None) -> Verdict:
     """The verdict by validity checks first, then by targets missed, then by targets not yet decided.
 
     A target is met or missed only by its whole 95% interval: 20 good requests of 20 do not prove 95%.
     A sequential test that ended the load point decides what intervals leave open. A hard term
     violated by more than its `fail_ratio` makes the load point infeasible whatever the attainment. An
-    interrupted window cannot show that the targets are met.
+    interrupted window cannot show that the targets are met. `terms` are the outcomes of the SLO's terms
+    where they are at hand.
     """
     check_verdicts = {CHECK_VERDICTS.get(check.name, Verdict.INVALID) for check in result.validity if not check.ok}
     for verdict in _INVALIDATING_VERDICTS:
@@ -57,7 +58,9 @@ def decide_verdict(result: LoadPointResult, slo: Slo) -> Verdict:
             return verdict
     open_loop = result.load_point.rate is not None
     states = {statement.state for statement in slo_statements(result.metrics, slo, open_loop=open_loop)}
-    hard_failed = any(term.state == "failed" for term in term_outcomes(result.metrics, slo, open_loop=open_loop))
+    if terms is None:
+        terms = term_outcomes(result.metrics, slo, open_loop=open_loop)
+    hard_failed = any(term.state == "failed" for term in terms)
     if hard_failed or "fails" in states or result.decided == MISSES_TARGETS:
         return Verdict.INFEASIBLE
     if ("open" in states and result.decided != MEETS_TARGETS) or Verdict.UNDECIDED in check_verdicts:

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
 from autotuner.core import Candidate, Failure, LoadPoint, Share, Source, Trial, Verdict
 from autotuner.experiment import Experiment
-from autotuner.scoring.confirm import EQUIVALENCE_MARGIN, gain_between, half_width
+from autotuner.scoring.confirm import EQUIVALENCE_MARGIN, LaunchVariation, gain_between, half_width
 from autotuner.scoring.judge import judge
 from autotuner.scoring.objective import OBJECTIVES, Objective
 from autotuner.scoring.pool import (
@@ -130,41 +130,63 @@ class _RankingEntry:
     standard_error: float | None = None
 
 
-def rank(trials: Sequence[Trial], experiment: Experiment, *, prefer_defaults: bool = True) -> Ranking:
+def rank(
+    trials: Sequence[Trial], experiment: Experiment, *, prefer_defaults: bool = True, are_judged: bool = False
+) -> Ranking:
     """Rank all candidates; failed ones come last and win under no objective.
 
     The engine's own defaults come before candidates tied with them, so that nobody sets flags without a
-    gain; `prefer_defaults` false turns that off, to select a candidate to confirm.
+    gain; `prefer_defaults` false turns that off, to select a candidate to confirm. Trials that `are_judged`
+    by this experiment are not judged again.
     """
-    ranking = _rank_with_priority(trials, experiment, None)
+    judged = trials if are_judged else [judge(trial, experiment) for trial in trials]
+    entries = _entries(judged, experiment)
+    baseline = next((trial.number for trial in judged if trial.purpose == "baseline"), None)
+    ranking = _ranking(entries, experiment, baseline, None)
     first, defaults = (ranking.standings or (None,))[0], ranking.defaults
     if not prefer_defaults or first is None or defaults is None or not defaults.is_tied:
         return ranking
-    gain = gain_between(first, defaults, trials, experiment)
-    return ranking if gain and gain.is_reliable else _rank_with_priority(trials, experiment, defaults.trial_number)
+    gain = gain_between(first, defaults, judged, experiment)
+    return ranking if gain and gain.is_reliable else _ranking(entries, experiment, baseline, defaults.trial_number)
 
 
-def _rank_with_priority(trials: Sequence[Trial], experiment: Experiment, priority_trial_number: int | None) -> Ranking:
-    """Rank all candidates, the one of trial `priority_trial_number` first."""
-    objective = OBJECTIVES[experiment.optimization.objective]
-    entry_of = _entry_at_equal_load if objective.at_equal_load else _entry_at_best_load
+def _entries(judged: Iterable[Trial], experiment: Experiment) -> list[_RankingEntry]:
+    """One entry for each candidate, best first."""
+    at_equal_load = OBJECTIVES[experiment.optimization.objective].at_equal_load
+    load_points = experiment.workload().load_points
+
+    def measured_entry(launches: CandidateLaunches) -> _RankingEntry:
+        if at_equal_load:
+            return _entry_at_equal_load(launches, experiment, load_points)
+        return _entry_at_best_load(launches, experiment)
+
     entries = [
-        _failed_entry(launches) or _pruned_entry(launches) or entry_of(launches, experiment)
-        for launches in group_by_candidate(judge(trial, experiment) for trial in trials)
+        _failed_entry(launches) or _pruned_entry(launches) or measured_entry(launches)
+        for launches in group_by_candidate(judged)
     ]
-    entries.sort(key=_sort_key)
-    entries = _move_confirmed_first(entries)
-    entries.sort(key=lambda entry: entry.standing.trial_number != priority_trial_number)
+    return sorted(entries, key=_sort_key)
+
+
+def _ranking(
+    entries: list[_RankingEntry],
+    experiment: Experiment,
+    baseline_trial_number: int | None,
+    priority_trial_number: int | None,
+) -> Ranking:
+    """The ranking of sorted entries, with the one of trial `priority_trial_number` first."""
+    objective = OBJECTIVES[experiment.optimization.objective]
+    variation = LaunchVariation.pooled(entry.log_utilities for entry in entries)
+    entries = _move_confirmed_first(entries, variation)
+    entries = sorted(entries, key=lambda entry: entry.standing.trial_number != priority_trial_number)
     first = entries[0] if entries else None
-    baseline = next((trial.number for trial in trials if trial.purpose == "baseline"), None)
-    defaults = next((entry.standing for entry in entries if entry.standing.trial_number == baseline), None)
+    defaults = next((entry.standing for entry in entries if entry.standing.trial_number == baseline_trial_number), None)
     standings = tuple(
         replace(
             entry.standing,
             rank=position,
             gain=_relative_gain(entry, defaults, objective),
-            interval=_interval(entry, entries, objective),
-            is_tied=first is not None and entry is not first and _is_tied(entry, first, entries),
+            interval=_interval(entry, variation),
+            is_tied=first is not None and entry is not first and _is_tied(entry, first, variation),
         )
         for position, entry in enumerate(entries, start=1)
     )
@@ -174,7 +196,7 @@ def _rank_with_priority(trials: Sequence[Trial], experiment: Experiment, priorit
         winner=standings[0] if has_winner else None,
         objective=objective.name,
         unit=objective.unit(experiment.hardware.price_per_gpu_hour),
-        baseline_trial_number=baseline,
+        baseline_trial_number=baseline_trial_number,
     )
 
 
@@ -189,21 +211,22 @@ def _sort_key(entry: _RankingEntry) -> tuple[float, int, float, float, int]:
     )
 
 
-def _move_confirmed_first(entries: list[_RankingEntry]) -> list[_RankingEntry]:
+def _move_confirmed_first(entries: list[_RankingEntry], variation: LaunchVariation) -> list[_RankingEntry]:
     """Move the best confirmed candidate to the front where the first is unconfirmed and tied with it."""
     if not entries or entries[0].standing.confirmation_count:
         return entries
     tied = (
-        entry for entry in entries[1:] if entry.standing.confirmation_count and _is_tied(entry, entries[0], entries)
+        entry for entry in entries[1:] if entry.standing.confirmation_count and _is_tied(entry, entries[0], variation)
     )
     confirmed = next(tied, None)
     return entries if confirmed is None else [confirmed, *(entry for entry in entries if entry is not confirmed)]
 
 
-def _is_tied(entry: _RankingEntry, first: _RankingEntry, entries: Sequence[_RankingEntry]) -> bool:
+def _is_tied(entry: _RankingEntry, first: _RankingEntry, variation: LaunchVariation) -> bool:
     """Whether a candidate of the same tier and source differs from the first by no more than noise.
 
-    The noise is the 95% interval of the difference, or the equivalence margin where that is wider.
+    The noise is the 95% interval of the difference, or the equivalence margin where that is wider;
+    `variation` is that of all candidates.
     """
     if (
         (entry.tier, entry.standing.source) != (first.tier, first.standing.source)
@@ -211,12 +234,7 @@ def _is_tied(entry: _RankingEntry, first: _RankingEntry, entries: Sequence[_Rank
         or not first.log_utilities
     ):
         return False
-    margin = half_width(
-        entry.log_utilities,
-        first.log_utilities,
-        _rms_standard_error(entry, first),
-        variance_groups=[each.log_utilities for each in entries],
-    )
+    margin = half_width(entry.log_utilities, first.log_utilities, _rms_standard_error(entry, first), variation)
     return abs(fmean(entry.log_utilities) - fmean(first.log_utilities)) <= max(margin, math.log(1 + EQUIVALENCE_MARGIN))
 
 
@@ -226,16 +244,12 @@ def _rms_standard_error(*entries: _RankingEntry) -> float:
     return math.sqrt(fmean(squares)) if squares else 0.0
 
 
-def _interval(
-    entry: _RankingEntry, entries: Sequence[_RankingEntry], objective: Objective
-) -> tuple[float, float] | None:
+def _interval(entry: _RankingEntry, variation: LaunchVariation) -> tuple[float, float] | None:
     """The 95% interval of a standing's value, in its unit."""
     value = entry.standing.value
     if not value or not entry.log_utilities or entry.standard_error is None:
         return None
-    margin = half_width(
-        entry.log_utilities, None, entry.standard_error, variance_groups=[each.log_utilities for each in entries]
-    )
+    margin = half_width(entry.log_utilities, None, entry.standard_error, variation)
     return value * math.exp(-margin), value * math.exp(margin)
 
 
@@ -302,13 +316,12 @@ def _entry_at_best_load(launches: CandidateLaunches, experiment: Experiment) -> 
     return replace(entry, tier=float(_VERDICT_ORDER.index(Verdict.FEASIBLE))) if at_capacity else entry
 
 
-def _entry_at_equal_load(launches: CandidateLaunches, experiment: Experiment) -> _RankingEntry:
-    """The entry of a candidate over every load point of the experiment."""
-    load_points = experiment.workload().load_points
+def _entry_at_equal_load(
+    launches: CandidateLaunches, experiment: Experiment, load_points: Sequence[LoadPoint]
+) -> _RankingEntry:
+    """The entry of a candidate over `load_points`, all those of the experiment."""
     by_point = {
-        point: pool_results(launches.results_at(point), experiment.slo)
-        for point in load_points
-        if launches.results_at(point)
+        point: pool_results(results, experiment.slo) for point in load_points if (results := launches.results_at(point))
     }
     missing = [point for point in load_points if point not in by_point or by_point[point].utility is None]
     if missing:

@@ -30,8 +30,13 @@ UNIVERSAL_FAILURES = (
     FailureKind.ENGINE_MISSING,
     FailureKind.IMAGE_MISSING,
     FailureKind.WRONG_MODEL,
+    FailureKind.VOLUME,
+    FailureKind.REJECTED,
 )
 """Failures that every candidate of the runtime would have."""
+
+CLUSTER_FAILURES = (FailureKind.UNSCHEDULABLE, FailureKind.QUOTA, FailureKind.EVICTED)
+"""Failures by what else ran on a cluster at the time, which are no evidence about any candidate."""
 
 
 class Exclusions:
@@ -55,6 +60,8 @@ class Exclusions:
             self._successes.append(frozenset(values))
         elif failure is None:
             self._crashes.setdefault("answered no request", []).append(trial)
+        elif failure.kind in CLUSTER_FAILURES:
+            return
         elif failure.kind in OUT_OF_MEMORY_FAILURES:
             self._out_of_memory.append(trial)
         elif failure.kind in UNIVERSAL_FAILURES:

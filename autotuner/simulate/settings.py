@@ -7,16 +7,18 @@ import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property, partial
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from autotuner.core import Candidate
 from autotuner.errors import ConfigError
-from autotuner.experiment import SimulationOptions
 from autotuner.predict.hardware import GpuSpec, find_gpu
 from autotuner.predict.shape import DEFAULT_MODEL
 from autotuner.simulate.faults import Faults
 from autotuner.simulate.scheduler import POLICIES
 from autotuner.simulate.skew import Skew
+
+if TYPE_CHECKING:  # the server itself needs neither, and would start half as fast with them
+    from autotuner.core import Candidate
+    from autotuner.experiment import SimulationOptions
 
 PROGRAM = "python -m autotuner.simulate.server"
 KV_DTYPES = {

@@ -30,7 +30,9 @@ class CommandResult:
 
 
 @pytest.fixture
-def autotune(tmp_path, monkeypatch, on_a_busy_machine) -> Iterator[Callable[..., CommandResult]]:
+def autotune(
+    tmp_path, monkeypatch, on_a_busy_machine, forked_load_workers, without_pictures
+) -> Iterator[Callable[..., CommandResult]]:
     """Run a command in an empty folder, in this process: most of a short command is starting an interpreter."""
     monkeypatch.chdir(tmp_path)
     log = logging.getLogger("autotuner")

@@ -51,7 +51,7 @@ MISTAKES = [
     (("run", "--slo", "tpot.p90=inf"), 2, "--slo tpot.p90 is inf"),
     (("run", "--slo", "ttft=1,attainment=nan"), 2, "--slo attainment is nan"),
     (("run", "--rate", "2,nan"), 2, "--rate is nan"),
-    (("run", "--duration", "inf"), 2, "--duration is inf"),
+    (("run", "--duration", "inf"), 2, "'--duration': inf is not a finite number"),
     (("run", "--set", "benchmark.warmup=.inf"), 2, "benchmark.warmup is inf"),
     (("bench", "http://127.0.0.1:9", "--rate", "inf"), 2, "--rate is inf"),
     (("run", "--layer", "fp8-defualt"), 2, "did you mean 'fp8-default'"),

@@ -3,12 +3,14 @@
 import csv
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from autotuner.load import records
@@ -68,7 +70,7 @@ def test_a_trace_of_milliseconds_is_said_to_be_one_before_and_after_the_load(aut
     ("options", "message"),
     [
         (("--time-unit", "min"), "--time-unit 'min' is not a unit. Use s, ms, us, ns."),
-        (("--trace-scale", "2"), "trace_scale makes a trace faster that is replayed at its own rate"),
+        (("--trace-scale", "2"), "--trace-scale makes a trace faster that is replayed at its"),
     ],
 )
 def test_a_unit_that_is_none_and_a_scale_without_a_trace_are_refused(autotune, sim, options, message):
@@ -154,9 +156,17 @@ def test_a_mistake_is_named_before_any_load(autotune, sim, arguments, code, mess
     assert not ended.out or set(ended.data) == {"error"}
 
 
+def finished_requests(url: str) -> int:
+    """Requests that a simulated engine has answered."""
+    text = httpx.get(f"{url}/metrics", trust_env=False).text
+    (count,) = re.findall(r"^\S*requests_finished_total\S* (\d+)", text, re.MULTILINE)
+    return int(count)
+
+
 @pytest.mark.parametrize(("number", "output"), [(signal.SIGINT, ("--output", "out")), (signal.SIGTERM, ())])
 def test_an_interrupted_test_keeps_what_was_measured(autotune, sim, tmp_path, number, output):
-    load = ("--scenario", "D(32,4)", "--warmup", "0", "--concurrency", "2,4", "--duration", "1.2")
+    scenarios = ("--scenario", "D(32,4)", "--scenario", "D(32,100)")
+    load = (*scenarios, "--warmup", "0", "--concurrency", "2", "--duration", "600", "--max-requests", "60")
     process = subprocess.Popen(
         [str(Path(sys.executable).parent / "autotune"), "bench", sim, *load, *output, "--json"],
         cwd=tmp_path,
@@ -167,7 +177,9 @@ def test_an_interrupted_test_keeps_what_was_measured(autotune, sim, tmp_path, nu
     for line in process.stderr:
         if line.startswith("[2/2]"):
             break
-    time.sleep(0.5)
+    before = finished_requests(sim)
+    while finished_requests(sim) < before + 4:  # the load point has 60, of half a second each
+        time.sleep(0.1)
     process.send_signal(number)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
@@ -183,12 +195,8 @@ def test_an_interrupted_test_keeps_what_was_measured(autotune, sim, tmp_path, nu
         reported = autotune("report", "out", "--json")
         assert (reported.code, reported.data) == (0, data)
         assert json.loads((tmp_path / "out" / "bench.json").read_text()) == data
-        assert autotune("report", "out", "--format", "html").out == "out/report.html\n"
-        assert "Throughput and verdicts" in (tmp_path / "out" / "report.html").read_text()
-        assert "## Latencies" in autotune("report", "out", "--format", "markdown").out
-        assert autotune("report", "out", "--format", "csv", "--to", "points.csv").out == "points.csv\n"
         start, end = records.read(tmp_path / "out" / "trials/001/records-2.npz").window
-        assert end - start < 1.2
+        assert end - start < 600
     assert "Traceback" not in err
 
 

@@ -327,7 +327,7 @@ def test_the_printed_command_pasted_into_a_shell_starts_the_server_that_was_meas
         assert argv == [*measured[:position], str(port), *measured[position + 1 :]]
     finally:
         shell.terminate()
-        shell.communicate(timeout=20)
+        shell.communicate(timeout=60)
 
 
 def test_the_launch_command_is_written_as_a_script_with_what_was_simulated(autotune, finished_run, tmp_path):

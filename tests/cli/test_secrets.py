@@ -16,6 +16,7 @@ from autotuner import redaction
 from autotuner.engines.environment import check_secrets
 from autotuner.errors import ConfigError
 from autotuner.experiment import Runtime
+from autotuner.load.worker_process import start_process
 from autotuner.redaction import Redactor
 from tests.servers import HEAD, ReceivedRequest, Server, chunked, complete, sse, status
 
@@ -58,9 +59,10 @@ sys.addaudithook(_note_commands)
 
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The command lines of the processes that are started."""
+    """The command lines of the processes that are started, load workers too."""
     noted: list[str] = []
     monkeypatch.setattr(sys.modules[__name__], "_started_commands", noted)
+    monkeypatch.setattr("autotuner.load.worker_process.start_process", start_process)
     return noted
 
 
@@ -252,7 +254,7 @@ def test_a_traceback_shows_no_secret(autotune: Autotune, tmp_path: Path) -> None
 
 
 def test_the_names_of_secrets_in_a_cluster_are_shown(autotune: Autotune) -> None:
-    names = ("deployment.image_pull_secret=a-registry-login", "deployment.secret=the-hub-token")
+    names = ("deployment.image_pull_secret=a-registry-login", "deployment.secret_name=the-hub-token")
     shown = autotune("config", "show", *(word for name in names for word in ("--set", name)))
     assert shown.code == 0, shown.err
     assert "a-registry-login" in shown.out

@@ -76,11 +76,11 @@ def test_the_record_has_ratios_intervals_and_states():
 
 
 def test_load_tests_have_no_winner_and_no_launches():
-    sides = [
+    before, after = (
         run(candidate(values, label="load points"), name=name, is_load_test=True)
         for name, values in (("before", [1000.0]), ("after", [900.0]))
-    ]
-    each = Comparison(*sides)
+    )
+    each = Comparison(before, after)
     text = comparison_markdown([each], [decide(each)])
     assert "total throughput per GPU of the best load point" in text
     assert "| load tests |" in text

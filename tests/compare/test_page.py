@@ -90,8 +90,8 @@ def test_hostile_names_stay_text(text):
 
 
 def test_a_simulated_comparison_says_so_in_its_title():
-    sides = [run(candidate([1000.0]), name=name, source="simulated") for name in ("before", "after")]
-    html = comparison_page([Comparison(*sides)], [None])
+    before, after = (run(candidate([1000.0]), name=name, source="simulated") for name in ("before", "after"))
+    html = comparison_page([Comparison(before, after)], [None])
     assert "<title>after against before (simulated) - autotune</title>" in html
     assert "SIMULATED, NOT MEASURED" in html
 
@@ -130,5 +130,6 @@ def test_a_frontier_has_the_points_that_no_other_one_beats():
 
 def test_overlaid_points_are_means_over_launches_in_tokens_per_second():
     (point,) = overlay_points(comparison().baseline, POINT.scenario)
-    assert (point.throughput, point.interactivity) == (pytest.approx(500, rel=0.01), pytest.approx(100, rel=0.01))
+    assert point.throughput == pytest.approx(500, rel=0.01)
+    assert point.interactivity == pytest.approx(100, rel=0.01)
     assert overlay_points(comparison().baseline, "D(1,1)") == []

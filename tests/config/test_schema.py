@@ -191,13 +191,13 @@ trees = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.dictionaries(st.sampled_from(KEYS), trees, max_size=3), st.sampled_from(["patch", "replace"]))
 def test_any_override_composes_or_is_a_clear_error(overrides, mode):
     assert outcome(overrides, mode)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.dictionaries(st.sampled_from([key for key in KEYS if key != "attainment"]), trees, max_size=3))
 def test_any_slo_composes_or_is_a_clear_error(slo):
     assert outcome({"slo": slo}, "patch")

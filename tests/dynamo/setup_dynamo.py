@@ -1,6 +1,7 @@
 """Set the real packages of Dynamo up from nothing: `python setup_dynamo.py FOLDER`.
 
-FOLDER/planner-0.9.1 has the planner that interpolates profiles, FOLDER/serving-1.6.1 the frontend and the mocker.
+FOLDER/planner-0.9.1 has the planner that interpolates profiles, FOLDER/serving-1.6.1 the frontend, the
+mocker, and the planner that fits lines.
 A second run in the same folder does nothing.
 """
 
@@ -19,6 +20,7 @@ REPLICAS = ["pandas", "pmdarima", "filterpy", "prometheus-api-client", "prophet"
 SERVING = ["aiohttp<4", "certifi", "msgspec", "prometheus-client<1", "pyzmq", "redis<9", "tqdm", "transformers>=4.56"]
 SERVING += ["zstandard<1", "numpy", "scipy", "pydantic>=2.10.6,<=2.13.5", "uvloop", "pyyaml", "psutil", "jinja2"]
 SERVING += ["kubernetes>=32.0.1,<33", "pandas", "matplotlib", "plotext<6", "prettytable", "aiofiles"]
+SERVING += ["scikit-learn"]
 RUNTIME = ["ai-dynamo==1.6.1", "ai-dynamo-runtime==1.6.1"]
 """Without their dependencies: one of them is a stub that needs another host, and only the profiler imports it."""
 

@@ -1,4 +1,4 @@
-"""The real 0.9.1 planner reads our files, and its replicas are ours."""
+"""The real 0.9.1 planner reads our files, and its replicas are ours; so are the rates of the 1.6.1 planner."""
 
 import json
 import re
@@ -11,20 +11,28 @@ import pytest
 
 from autotuner.profiling.planner_model import PlannerInterpolation, PlannerLoad, planner_replicas
 from autotuner.profiling.planner_profile import PlannerProfile
+from autotuner.profiling.planner_regression import PlannerRegression
 from autotuner.profiling.session import prepare, profile
 from tests.profiling.points import sla_request
 
 pytestmark = pytest.mark.dynamo
-SCRIPT = Path(__file__).with_name("planner_replicas.py")
+REPLICAS = Path(__file__).with_name("planner_replicas.py")
+RATES = Path(__file__).with_name("planner_regression.py")
 LOADS_PER_PROFILE = 20
 
 
-def python(dynamo, *arguments, question=""):
-    """What the planner's environment prints."""
-    command = [str(dynamo / "planner-0.9.1/bin/python"), *arguments]
+def python(dynamo, *arguments, environment="planner-0.9.1", question=""):
+    """What the interpreter of an environment prints."""
+    command = [str(dynamo / environment / "bin/python"), *arguments]
     done = subprocess.run(command, input=question, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
+
+
+def answers(dynamo, script, questions, **options):
+    """The answer of a script to each question."""
+    text = python(dynamo, str(script), question=json.dumps(questions), **options)
+    return json.loads(text.splitlines()[-1])
 
 
 def random_loads(profile: PlannerProfile, seed: str) -> list[PlannerLoad]:
@@ -46,12 +54,34 @@ def random_loads(profile: PlannerProfile, seed: str) -> list[PlannerLoad]:
 
 def test_replicas_equal_the_real_planners_on_random_loads_over_its_own_profiles(dynamo, real_profiles):
     assert len(real_profiles) >= 4
-    for name, folder in real_profiles.items():
-        interpolation = PlannerInterpolation(PlannerProfile.read(folder))
-        loads = random_loads(interpolation.profile, name)
-        question = json.dumps({"folder": str(folder), "loads": [asdict(load) for load in loads]})
-        pairs = json.loads(python(dynamo, str(SCRIPT), question=question).splitlines()[-1])
-        assert [list(planner_replicas(interpolation, load)) for load in loads] == pairs, name
+    planners = {name: PlannerInterpolation(PlannerProfile.read(folder)) for name, folder in real_profiles.items()}
+    loads = {name: random_loads(planner.profile, name) for name, planner in planners.items()}
+    questions = [
+        {"folder": str(folder), "loads": [asdict(load) for load in loads[name]]}
+        for name, folder in real_profiles.items()
+    ]
+    for name, pairs in zip(real_profiles, answers(dynamo, REPLICAS, questions), strict=True):
+        assert [list(planner_replicas(planners[name], load)) for load in loads[name]] == pairs, name
+
+
+def test_rates_of_workers_are_those_of_the_real_regression_within_one_percent(dynamo, real_profiles):
+    planners = {name: PlannerRegression(PlannerProfile.read(folder)) for name, folder in real_profiles.items()}
+    loads = {name: random_loads(planner.profile, name) for name, planner in planners.items()}
+    questions = [
+        {
+            "folder": str(folder),
+            "max_kv_tokens": planners[name].profile.max_kv_tokens,
+            "loads": [asdict(load) for load in loads[name]],
+        }
+        for name, folder in real_profiles.items()
+    ]
+    rates = answers(dynamo, RATES, questions, environment="serving-1.6.1")
+    for (name, planner), expected in zip(planners.items(), rates, strict=True):
+        ours = [
+            [*planner.prefill_rate(load.isl), *planner.decode_rate(load.itl, load.isl, load.osl)[:2]]
+            for load in loads[name]
+        ]
+        assert ours == [pytest.approx(row, rel=0.01) for row in expected], name
 
 
 @pytest.fixture(scope="module")

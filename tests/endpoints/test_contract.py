@@ -9,7 +9,8 @@ import pytest
 
 from autotuner.core import LoadPoint, Workload
 from autotuner.endpoints.address import Endpoint
-from autotuner.endpoints.chat_tokens import ChatTokenFit, fit_chat_tokens
+from autotuner.endpoints.chat_token_fit import ChatTokenFit
+from autotuner.endpoints.chat_tokens import fit_chat_tokens
 from autotuner.endpoints.client import Client, NoAnswerError
 from autotuner.endpoints.counters import read_counters
 from autotuner.endpoints.models import find_served_model, list_models

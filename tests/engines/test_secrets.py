@@ -42,7 +42,7 @@ def secret_spec(runtime: str, name: str, container: bool) -> ServerSpec:
 
 
 @given(st.sampled_from(LAUNCHED), names, values, st.booleans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_a_value_reaches_the_container_and_nothing_that_is_written(
     runtime: str, name: str, value: str, container: bool
 ) -> None:

@@ -18,6 +18,8 @@ from autotuner.experiment import Model, Slo
 from autotuner.search.launch import ListedLoads
 from tests.servers import SIMULATED_MODEL, ReceivedRequest, Server, complete, status
 
+pytestmark = pytest.mark.usefixtures("forked_load_workers")
+
 POINT = LoadPoint("D(20,5)", concurrency=1)
 
 

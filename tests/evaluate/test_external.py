@@ -20,6 +20,8 @@ from autotuner.search.launch import ListedLoads
 from tests.factories import experiment
 from tests.servers import ReceivedRequest, Server, complete, status
 
+pytestmark = pytest.mark.usefixtures("forked_load_workers")
+
 
 def external(url: str, model: str = "llama-3.1-8b", **benchmark: Any) -> Experiment:
     """Two load points of ten requests each."""

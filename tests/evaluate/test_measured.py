@@ -33,7 +33,7 @@ from autotuner.launchers.external import ExternalServer
 from autotuner.load import records
 from autotuner.search.launch import ListedLoads
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("forked_load_workers")]
 
 QUICK = ("--load-seconds", "0")
 
@@ -52,7 +52,6 @@ def experiment(**changed: Any) -> Experiment:
             duration=5,
             warmup=0,
             max_requests=10,
-            request_timeout=1.5,
         ),
     }
     return Experiment(**options | changed)
@@ -124,7 +123,7 @@ def test_the_printed_command_starts_the_same_server(tmp_path: Path) -> None:
                 ExternalServer(url),
                 ready_path=measurement.spec.ready_path,
                 model=measurement.spec.served_model,
-                timeout=20,
+                timeout=60,
             )
         finally:
             # ending the shell alone would leave the server running
@@ -175,7 +174,8 @@ def test_a_crash_under_load_keeps_the_load_points_before(tmp_path: Path) -> None
 
 def test_a_server_that_stops_answering_is_hung(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measured, "EXIT_GRACE_SECONDS", 0.5)
-    measurement = measure(tmp_path, experiment(simulate=faults(hang_after=14)))
+    hasty = experiment().benchmark.model_copy(update={"request_timeout": 1.5})
+    measurement = measure(tmp_path, experiment(simulate=faults(hang_after=14), benchmark=hasty))
     assert failure(measurement).kind is FailureKind.HUNG_UNDER_LOAD
     assert [result.load_point.concurrency for result in measurement.load_points] == [1]
 

@@ -14,7 +14,7 @@ from autotuner.experiment import Experiment
 from autotuner.launchers import launcher
 from autotuner.search.launch import ListedLoads
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("forked_load_workers")]
 
 FIRST_FAILS = f"""#!/bin/sh
 if [ ! -e "$0.tried" ]; then touch "$0.tried"; echo "ERROR: %s"; exit 1; fi

@@ -16,7 +16,7 @@ def wait() -> Wait:
     """Wait until something holds; fail after ten seconds."""
 
     def until(holds: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not holds():
             assert time.monotonic() < deadline, "it did not happen"
             time.sleep(0.01)

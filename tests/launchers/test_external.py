@@ -42,7 +42,7 @@ def test_a_url_that_serves_another_model_is_named(sim_url: str, wait: object) ->
     from autotuner.launchers import ready
     from autotuner.launchers.external import ExternalServer
 
-    ready.wait_until_ready(ExternalServer(sim_url), ready_path="/health", model="llama-3.1-8b", timeout=20)
+    ready.wait_until_ready(ExternalServer(sim_url), ready_path="/health", model="llama-3.1-8b", timeout=120)
     with pytest.raises(EndpointError, match=r"does not serve 'another'\. It serves: llama-3\.1-8b"):
         preflight(experiment(sim_url, "another"))
     preflight(experiment(sim_url))

@@ -7,7 +7,7 @@ import pytest
 
 from autotuner.core import LoadPoint, RequestForm, Workload
 from autotuner.endpoints.address import Endpoint
-from autotuner.endpoints.chat_tokens import ChatTokenFit
+from autotuner.endpoints.chat_token_fit import ChatTokenFit
 from autotuner.endpoints.tls import TlsTrust
 from autotuner.errors import ConfigError
 from autotuner.load.job import Job, request_head
@@ -63,7 +63,7 @@ def test_a_header_with_a_line_break_is_refused():
 
 @pytest.mark.processes
 def test_the_worker_imports_nothing_heavy():
-    heavy = "numpy pandas pydantic rich typer httpx docker matplotlib"
+    heavy = "numpy pandas pydantic rich typer httpx docker matplotlib statistics email autotuner.traces.reader"
     code = f"import sys, autotuner.load.worker; print(*(set({heavy.split()!r}) & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == ""

@@ -20,6 +20,7 @@ from autotuner.core import (
     Trial,
 )
 from autotuner.errors import RunStoreError
+from autotuner.runs import store as store_module
 from autotuner.runs.store import RunStore, explain_write_errors, find_run, trial_to_json
 
 CONFIG = {
@@ -122,6 +123,44 @@ def test_cut_at_any_byte_the_record_keeps_every_whole_trial(tmp_path_factory, cu
     path.write_bytes(whole[: min(cut, len(whole))])
     kept = whole[: min(cut, len(whole))].count(b"\n")
     assert [t.number for t in store.trials()] == list(range(1, kept + 1))
+
+
+def test_a_file_that_did_not_change_is_read_once(store, monkeypatch):
+    for number in (1, 2, 3):
+        store.append(trial(number))
+    lines = []
+    parse = store_module._parse_trial
+
+    def counted(line):
+        lines.append(line)
+        return parse(line)
+
+    monkeypatch.setattr(store_module, "_parse_trial", counted)
+    reader = RunStore.open(store.path)
+    assert reader.trials() == reader.trials() == [trial(1), trial(2), trial(3)]
+    assert len(lines) == 3
+    reader.append(trial(4))
+    assert [t.number for t in reader.trials()] == [1, 2, 3, 4]
+    assert len(lines) == 4
+
+
+def test_what_another_process_appends_or_removes_is_seen(store):
+    reader = RunStore.open(store.path)
+    assert reader.trials() == []
+    store.append(trial(1))
+    assert reader.trials() == [trial(1)]
+    store.append(trial(2))
+    reader.append(trial(3))  # the reader has not seen trial 2
+    assert [t.number for t in reader.trials()] == [1, 2, 3]
+    path = store.path / "trials.jsonl"
+    path.write_bytes(path.read_bytes().split(b"\n", 1)[1])
+    assert [t.number for t in reader.trials()] == [2, 3]
+
+
+def test_what_a_caller_does_to_the_list_of_trials_is_not_kept(store):
+    store.append(trial(1))
+    store.trials().clear()
+    assert store.trials() == [trial(1)]
 
 
 def test_a_line_that_is_not_a_trial_is_named(store):

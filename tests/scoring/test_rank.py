@@ -1,9 +1,13 @@
 import dataclasses
 import math
+from unittest.mock import Mock
 
 import pytest
 
 from autotuner.core import Capacity, Check, LoadPlanSummary, LoadPoint, Verdict
+from autotuner.scoring import rank as rank_module
+from autotuner.scoring.confirm import LaunchVariation
+from autotuner.scoring.judge import judge
 from autotuner.scoring.rank import rank
 
 
@@ -259,3 +263,25 @@ def test_a_capacity_that_no_number_of_requests_could_prove_stands_beside_a_prove
     ranking = rank([with_capacity(proven, 8.0), with_capacity(near, 16.0)], experiment)
     assert numbers(ranking) == [2, 1]
     assert ranking.winner.verdict is Verdict.UNDECIDED
+
+
+@pytest.mark.parametrize("count", [5, 50])
+def test_every_trial_is_judged_once_and_the_variation_between_launches_pooled_once(make, monkeypatch, count):
+    judge_trial = Mock(side_effect=judge)
+    monkeypatch.setattr(rank_module, "judge", judge_trial)
+    pool_variation = Mock(side_effect=LaunchVariation.pooled)
+    monkeypatch.setattr(LaunchVariation, "pooled", pool_variation)
+    trials = [make.trial(number, make.result(e2e=1 + number / 1000)) for number in range(1, count + 1)]
+    rank(trials, make.experiment())
+    assert (judge_trial.call_count, pool_variation.call_count) == (count, 1)
+
+
+def test_judged_trials_are_ranked_as_they_are(make, monkeypatch):
+    question = make.experiment("maximize_goodput", (1, 16), slo={"ttft": 0.5})
+    trials = [
+        make.trial(number, make.result(1, ttft=number / 10), make.result(16, ttft=number / 5)) for number in (1, 2, 6)
+    ]
+    expected = rank(trials, question)
+    judged = [judge(trial, question) for trial in trials]
+    monkeypatch.setattr(rank_module, "judge", None)
+    assert rank(judged, question, are_judged=True) == expected

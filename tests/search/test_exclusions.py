@@ -64,3 +64,15 @@ def test_one_crash_lowers_the_success_probability_of_similar_candidates(similar,
     exclusions = exclusions_after(failed(1, FailureKind.CRASHED_UNDER_LOAD, candidate(a=1, b=9)))
     assert exclusions.exclusion_reason(similar) is None
     assert exclusions.success_probability(similar) < exclusions.success_probability(different) == 1.0
+
+
+def test_what_a_cluster_did_to_a_trial_says_nothing_of_its_candidate():
+    kinds = (FailureKind.UNSCHEDULABLE, FailureKind.QUOTA, FailureKind.EVICTED)
+    exclusions = exclusions_after(*(failed(number, kind, candidate(tp_size=2)) for number, kind in enumerate(kinds)))
+    assert exclusions.exclusion_reason(candidate(tp_size=2)) is None
+    assert exclusions.success_probability(candidate(tp_size=2)) == 1
+
+
+def test_a_volume_or_a_policy_that_keeps_a_pod_out_excludes_every_candidate():
+    for kind in (FailureKind.VOLUME, FailureKind.REJECTED):
+        assert exclusions_after(failed(1, kind, candidate(tp_size=1))).exclusion_reason(candidate(tp_size=8))

@@ -188,8 +188,7 @@ def test_pruned_candidates_rank_last_and_say_so(tmp_path):
     assert last.reason.startswith("pruned: cannot beat trial")
 
 
-@pytest.mark.parametrize("interrupt_after", [1, 2, 4])
-@pytest.mark.parametrize("log_error_sd", [0.1, None])
+@pytest.mark.parametrize(("log_error_sd", "interrupt_after"), [(0.1, 1), (0.1, 4), (None, 2)])
 def test_an_interrupted_and_resumed_search_gives_the_same_result(tmp_path, interrupt_after, log_error_sd):
     uninterrupted = race(tmp_path, log_error_sd=log_error_sd)
     servers = Servers(interrupt_after=interrupt_after)

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 READY = re.compile(r"listening on (http://\S+)")
-START_TIMEOUT_SECONDS = 20.0
+START_TIMEOUT_SECONDS = 120.0
 
 
 class RunningServer:
@@ -21,7 +21,7 @@ class RunningServer:
     def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
         self.process = process
         self.log = log
-        self.client = httpx.Client(timeout=10.0, trust_env=False)
+        self.client = httpx.Client(timeout=60.0, trust_env=False)
 
     def wait_for(self, pattern: re.Pattern[str]) -> str:
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
@@ -63,7 +63,7 @@ def running(folder: Path, *flags: str, wait: bool = True):
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
             try:
-                process.wait(10)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 raise

@@ -4,6 +4,8 @@ import json
 import re
 import signal
 import socket
+import subprocess
+import sys
 from typing import Any
 
 import httpx
@@ -169,7 +171,7 @@ def test_one_connection_serves_many_requests_also_pipelined(server):
     request = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
     body = b'{"prompt": "one two", "max_tokens": 2}'
     completion = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.sendall(request * 3 + completion + b"GET /health HTTP/1.1\r\nConnection: close\r\n\r\n")
         received = b""
         while part := connection.recv(65536):
@@ -181,7 +183,7 @@ def test_one_connection_serves_many_requests_also_pipelined(server):
 
 def test_an_http_1_0_stream_ends_with_its_connection(server):
     body = b'{"prompt": "one", "max_tokens": 2, "stream": true}'
-    with socket.create_connection(("127.0.0.1", server.client.base_url.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", server.client.base_url.port), timeout=60) as connection:
         connection.sendall(b"POST /v1/completions HTTP/1.0\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
         received = b""
         while part := connection.recv(65536):
@@ -191,7 +193,7 @@ def test_an_http_1_0_stream_ends_with_its_connection(server):
 
 
 def test_bytes_that_are_not_http_are_rejected(server):
-    with socket.create_connection(("127.0.0.1", server.client.base_url.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", server.client.base_url.port), timeout=60) as connection:
         connection.sendall(b"hello\r\n\r\n")
         assert connection.recv(1024).startswith(b"HTTP/1.1 400")
 
@@ -200,7 +202,7 @@ def test_concurrent_streams_share_iterations(server):
     before = server.metric("iterations_total")
     bodies = [b'{"prompt": "a b", "max_tokens": 200, "stream": true}'] * 8
     port = server.client.base_url.port
-    connections = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in bodies]
+    connections = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in bodies]
     for connection, body in zip(connections, bodies, strict=True):
         head = b"POST /v1/completions HTTP/1.1\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
         connection.sendall(head + body)
@@ -234,7 +236,7 @@ def test_health_and_requests_are_503_until_the_model_is_loaded(serve):
 def test_it_says_what_it_is_and_stops_on_term(serve):
     with serve("--model", "qwen3-0.6b") as server:
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(10) == 0
+        assert server.process.wait(60) == 0
         log = server.log.read_text()
     assert "simulated" in log
     assert re.search(r"KV cache size: \d+ tokens", log)
@@ -249,5 +251,13 @@ def test_it_stops_on_term_with_streams_open(serve):
             server.process.send_signal(signal.SIGTERM)
             with pytest.raises(httpx.HTTPError):
                 list(lines)
-        assert server.process.wait(10) == 0
+        assert server.process.wait(60) == 0
         assert "Traceback" not in server.log.read_text()
+
+
+@pytest.mark.processes
+def test_it_starts_without_the_schema_of_experiments():
+    heavy = ["pydantic", "numpy", "autotuner.experiment", "autotuner.core"]
+    code = f"import sys, autotuner.simulate.server; print(*(set({heavy}) & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == ""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +50,26 @@ POINT_COLUMNS = (
 """One row for each load point of each candidate: seconds, tokens/s per GPU, shares."""
 
 
+MAX_LOAD_POINTS = 2_000
+"""Load points in the charts; of candidates after these the run folder has all."""
+
+MAX_EFFECTS = 100
+"""Effects of settings in the chart, the largest."""
+
+
+def shown_standings(view: RunView) -> tuple[Standing, ...]:
+    """The first candidates of the ranking whose load points are at most MAX_LOAD_POINTS, and always the defaults."""
+    sizes = (max(1, len(view.pooled[each.trial_number].trial.results)) for each in view.ranking.standings)
+    count = sum(1 for _ in takewhile(lambda total: total <= MAX_LOAD_POINTS, accumulate(sizes)))
+    first, others = view.ranking.standings[: max(1, count)], view.ranking.standings[max(1, count) :]
+    return (*first, *(each for each in others if each.trial_number == view.ranking.baseline_trial_number))
+
+
 def page_figures(view: RunView) -> dict[str, Any]:
-    """Candidates, their load points, and the effects of settings."""
-    candidates = [standing.trial_number for standing in view.ranking.standings]
+    """The candidates that are shown, their load points, and the effects of settings."""
+    standings = shown_standings(view)
+    positions = {standing.trial_number: position for position, standing in enumerate(standings)}
+    launches = {each.candidate.key: each.trials for each in view.launches}
     objective = OBJECTIVES[view.ranking.objective]
     return {
         "targets": _targets(view),
@@ -63,11 +81,9 @@ def page_figures(view: RunView) -> dict[str, Any]:
         },
         "priced": view.experiment.hardware.price_per_gpu_hour is not None,
         "scenarios": list(view.experiment.benchmark.traffic_scenarios),
-        "candidates": [_candidate(standing, view) for standing in view.ranking.standings],
+        "candidates": [_candidate(standing, launches[standing.candidate.key], view) for standing in standings],
         "columns": list(POINT_COLUMNS),
-        "points": [
-            _point(candidates.index(number), result, view.pooled[number], view) for number, result in _rows(view)
-        ],
+        "points": [_point(positions[number], result, view.pooled[number], view) for number, result in _rows(view)],
         "effects": [
             {
                 "name": effect.parameter,
@@ -75,7 +91,7 @@ def page_figures(view: RunView) -> dict[str, Any]:
                 "to": _text(effect.after),
                 "ratios": [_rounded(ratio) for ratio in effect.ratios],
             }
-            for effect in setting_effects(view)
+            for effect in setting_effects(view)[:MAX_EFFECTS]
             if effect.ratios
         ],
         "hasTerms": bool(view.experiment.slo.terms),
@@ -86,16 +102,20 @@ def page_details(view: RunView, folder: Path, detail: Detail) -> dict[str, Any]:
     """Single requests and launches, as many as `detail` says; `folder` holds the records and logs of the run."""
     launches = {}
     if detail.launches:
-        launches = launch_details(view, folder, detail.log_lines, detail.other_log_lines, timelines=detail.timelines)
+        keys = {standing.candidate.key for standing in shown_standings(view)}
+        trials = [trial for trial in view.trials if trial.candidate.key in keys]
+        launches = launch_details(
+            trials, view, folder, detail.log_lines, detail.other_log_lines, timelines=detail.timelines
+        )
     return {"requests": _requests(_rows(view), view, folder, detail), "launches": launches}
 
 
 def _rows(view: RunView) -> list[tuple[int, LoadPointResult]]:
-    """Each load point of each candidate, by rank: the number of the candidate's trial and the pooled result."""
+    """Each load point of the candidates shown, by rank: the number of the candidate's trial and the pooled result."""
     scenarios = view.experiment.benchmark.traffic_scenarios
     return [
         (standing.trial_number, result)
-        for standing in view.ranking.standings
+        for standing in shown_standings(view)
         for result in view.pooled[standing.trial_number].trial.results
         if result.load_point.scenario in scenarios
     ]
@@ -131,8 +151,7 @@ def _target_text(term: SloTerm, view: RunView) -> str:
     return f"{name} {term.statistic} {limit}"
 
 
-def _candidate(standing: Standing, view: RunView) -> dict[str, Any]:
-    trials = next(each.trials for each in view.launches if each.candidate.key == standing.candidate.key)
+def _candidate(standing: Standing, trials: Sequence[Trial], view: RunView) -> dict[str, Any]:
     winner = view.ranking.winner
     return {
         "rank": standing.rank,

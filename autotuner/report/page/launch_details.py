@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ _TERMINAL_SEQUENCE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\
 
 
 def launch_details(
-    view: RunView, folder: Path, log_lines: int, other_log_lines: int, *, timelines: bool
+    trials: Sequence[Trial], view: RunView, folder: Path, log_lines: int, other_log_lines: int, *, timelines: bool
 ) -> dict[str, Any]:
     """Trial number -> its details, and `limits`, the distinct (name, limit) of validity checks that they refer to."""
     ranking = view.ranking
@@ -34,7 +35,7 @@ def launch_details(
             log_lines=log_lines if trial.failed or trial.number in first else other_log_lines,
             with_timelines=timelines and (trial.failed or trial.number in first),
         )
-        for trial in view.trials
+        for trial in trials
     }
     return {"limits": [list(each) for each in limits], "trials": details}
 

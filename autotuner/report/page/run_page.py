@@ -123,6 +123,8 @@ def run_page(
         if len(inert_json(details)) <= room:
             break
     content = figures | details
+    others = len(view.ranking.standings) - len(figures["candidates"])
+    omitted = "; ".join(filter(None, (omitted, f"the last {others:,} candidates in its charts" if others else "")))
     sections["foot"] = _foot(omitted)
     content |= {"state": files.state, "run": files.name, "omitted": omitted}
     return RunPage(verdict.page_title(view), sections, content)

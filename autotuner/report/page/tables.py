@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from autotuner.core import Candidate
+from autotuner.errors import pluralize
 from autotuner.report.formatting import format_setting
 from autotuner.report.frontier import frontier_table, frontier_title
 from autotuner.report.page.elements import Element, element
@@ -21,10 +22,19 @@ MAX_NAMED_CANDIDATES = 40
 MAX_CANDIDATES = 1000
 """Candidates in the table; the run folder has all."""
 
+MAX_ROWS = 1000
+"""Rows of that table, one for each load point that a candidate is ranked by."""
+
+MAX_REASONS = 200
+"""Reasons for candidates that were not launched."""
+
+MAX_EFFECTS = 100
+"""Effects of settings, the largest."""
+
 
 def candidates(view: RunView) -> Element:
     """The ranking, one group of rows for each candidate, with notes and legends below."""
-    table = _with_main_columns_first(ranking_table(view, MAX_CANDIDATES))
+    table = _with_main_columns_first(ranking_table(view, MAX_CANDIDATES, MAX_ROWS))
     notes = [*table.shared_settings, *table.legends()]
     return element(
         "div",
@@ -119,8 +129,9 @@ def _cell(column: Column, text: str, rows: int) -> Element:
 
 def effects(view: RunView) -> Element:
     """What each setting is worth, by matched pairs, and which settings cannot be told apart."""
-    rows = setting_effects(view)
-    unmatched = unmatched_parameters(view, rows)
+    all_effects = setting_effects(view)
+    rows, omitted = all_effects[:MAX_EFFECTS], len(all_effects) - MAX_EFFECTS
+    unmatched = unmatched_parameters(view, all_effects)
     objective = OBJECTIVES[view.ranking.objective]
     direction = (
         "lower is better, so a ratio above 1 is less of it" if objective.direction == "min" else "higher is better"
@@ -147,6 +158,8 @@ def effects(view: RunView) -> Element:
                 ),
             )
         )
+    if omitted > 0:
+        parts.append(element("p", f"{omitted:,} smaller effects not shown.", class_="muted"))
     if unmatched:
         parts.append(element("p", f"No two candidates differ in nothing but {' or '.join(unmatched)}.", class_="muted"))
     if not rows and not unmatched:
@@ -183,6 +196,9 @@ def not_launched(view: RunView) -> Element:
 
 def _reason_groups(kind: str, rejected: RefusedCandidates) -> list[Element]:
     groups = sorted(group_by_reason(rejected).items(), key=lambda group: -len(group[1]))
+    others = groups[MAX_REASONS:]
+    count = sum(len(members) for _, members in others)
+    more = [element("p", f"{count:,} more {kind}, for {pluralize(len(others), 'other reason')}")] if others else []
     return [
         element(
             "details",
@@ -195,8 +211,8 @@ def _reason_groups(kind: str, rejected: RefusedCandidates) -> list[Element]:
                 else None,
             ),
         )
-        for reason, members in groups
-    ]
+        for reason, members in groups[:MAX_REASONS]
+    ] + more
 
 
 def _settings(candidate: Candidate) -> str:
