@@ -169,13 +169,15 @@ def test_durations_are_taken_from_a_clock_that_nobody_sets():
         for node in nodes[ast.Attribute]
         if node.attr == "time" and ast.unparse(node) == "time.time"
     }
-    # a steady clock of its own, virtual time, the instants in answers of the simulated engine, ages of files
+    # a steady clock of its own, virtual time, instants in answers of the simulated engine and in logs, ages of files
     assert readers == {
         "evaluate/clock.py",
         "evaluate/simulated.py",
         "simulate/api.py",
         "simulate/openai.py",
         "cli/leftovers.py",
+        "launchers/kubernetes/leftovers.py",
+        "launchers/kubernetes/log_follower.py",
     }
 
 

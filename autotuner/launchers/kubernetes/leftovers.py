@@ -17,6 +17,7 @@ from autotuner import owner
 from autotuner.deploy.kubernetes.options import ClusterOptions
 from autotuner.errors import AutotuneError
 from autotuner.launchers.gpu_locks import lock_folder
+from autotuner.redaction import write_redacted
 
 CLEANING_TIMEOUT_SECONDS = 5.0
 """Seconds that a request of the cleaning up may take: a new run must not wait for a cluster that is gone."""
@@ -46,7 +47,7 @@ def save_note(note: ClusterNote) -> None:
     """Write a note, before its ConfigMap is created."""
     folder = notes_folder()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    (folder / f"{note.name}.json").write_text(json.dumps(asdict(note)), "utf-8")
+    write_redacted(folder / f"{note.name}.json", json.dumps(asdict(note)))
 
 
 def remove_note(name: str) -> None:

@@ -23,6 +23,7 @@ from autotuner.launchers.kubernetes import connection, pod_state
 from autotuner.launchers.kubernetes.log_follower import LogFollower
 from autotuner.launchers.kubernetes.objects import JOB_LABEL
 from autotuner.launchers.kubernetes.pod_state import PodState
+from autotuner.redaction import write_redacted
 
 POLL_SECONDS = 0.25
 OUTAGE_SECONDS = 60.0
@@ -197,7 +198,7 @@ class KubernetesServer:
         self.write_line(f"image {record['image']} is {record['image_digest']}")
         with_product = f" with {record['gpu_product']}" if record["gpu_product"] else ""
         self.write_line(f"pod {record['pod']} runs on node {record['node']}{with_product}")
-        (self._folder / "pod.json").write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+        write_redacted(self._folder / "pod.json", json.dumps(record, indent=1) + "\n")
         self._follower = LogFollower(self._client, pod["metadata"]["name"], self._output)
         self._follower.start()
 
