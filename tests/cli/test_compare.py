@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from autotuner.compare.baseline_file import save_baseline
+from tests.compare.builders import candidate, run
+
 FAST = (
     "run",
     "--evaluator=simulated",
@@ -84,3 +87,11 @@ def test_what_cannot_be_compared_is_said_before_anything_is_launched(autotune, a
     done = autotune("compare", "here", "there", *arguments)
     assert done.code in (2, 3)
     assert message in " ".join(done.err.split())
+
+
+def test_a_baseline_without_figures_never_passes_a_gate(autotune):
+    save_baseline(run(candidate([]), name="before"), Path("before.json"))
+    save_baseline(run(candidate([1000.0]), name="after"), Path("after.json"))
+    done = autotune("compare", "before.json", "after.json", "--gate")
+    assert done.code == 2
+    assert "The baseline 'before' has no trusted figures of its winner." in " ".join(done.err.split())
