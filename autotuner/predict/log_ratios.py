@@ -93,7 +93,8 @@ def _inverse_covariance_product(columns: np.ndarray, launches: np.ndarray, preci
     sums = np.zeros((launches.max() + 1, columns.shape[1]))
     np.add.at(sums, launches, weighted)
     shrinkage = LAUNCH_SD**2 / (1 + LAUNCH_SD**2 * np.bincount(launches, precisions))
-    return weighted - precisions[:, None] * (shrinkage[:, None] * sums)[launches]
+    product: np.ndarray = weighted - precisions[:, None] * (shrinkage[:, None] * sums)[launches]
+    return product
 
 
 def _as_posterior(mean: object, covariance: object, noise: float) -> RatioPosterior:

@@ -61,7 +61,8 @@ def drawn_ratios(rng, metric, launches, points):
     for launch, count in enumerate([*[points] * launches, 1]):
         shared = rng.normal(0, LAUNCH_SD)
         for _ in range(count):
-            position = regressors(*(float(rng.choice(values)) for values in ((4, 64), (512, 8192), (256, 1024))), tp=4)
+            concurrency, isl, osl = (float(rng.choice(values)) for values in ((4, 64), (512, 8192), (256, 1024)))
+            position = regressors(concurrency, isl, osl, tp=4)
             ratio = float(np.dot(coefficients, position)) + shared + rng.normal(0, NOISE_SD[metric])
             ratios.append(MeasuredRatio(str(launch), position, ratio, ratio))
     return ratios
