@@ -368,7 +368,7 @@ def explain_write_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             what, remedy = f"The disk of '{path}' is full.", "Free some space, then resume: finished trials are kept."
-        elif error.errno in (errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP):
+        elif error.errno in (errno.EISDIR, errno.ELOOP):
             what, remedy = (
                 f"'{shorten_middle(str(path), MAX_PATH_CHARACTERS)}' cannot be written.",
                 "Name another file.",

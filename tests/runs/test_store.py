@@ -374,7 +374,7 @@ def test_errors_of_what_is_done_under_the_lock_are_not_blamed_on_the_run(store, 
         pass
 
 
-@pytest.mark.parametrize("number", [errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP])
+@pytest.mark.parametrize("number", [errno.EISDIR, errno.ELOOP])
 def test_what_cannot_be_a_file_is_explained(tmp_path, number):
     with pytest.raises(RunStoreError, match="Name another file"), explain_write_errors(tmp_path / ("x" * 300)):
         raise OSError(number, os.strerror(number))
