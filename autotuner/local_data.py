@@ -209,7 +209,7 @@ def calibrate(runs: Sequence[str | Path], *, simulated: bool = False, gpu: str |
     Where they do not lower the error of each other, they are not kept. `gpu` is the GPU type of runs that do not name
     one. Raises UsageError where nothing can be compared, and for simulated runs unless `simulated`.
     """
-    paths = [Path(run) for run in runs]
+    paths = list({Path(run).resolve(): Path(run) for run in runs}.values())  # a run given twice counts once
     data = read_calibration_data(paths, simulated=simulated, gpu=gpu)
     names, today = tuple(str(path.resolve()) for path in paths), f"{datetime.now(UTC):%Y-%m-%d}"
     ratios = dict[str, LocalRatios]()

@@ -40,7 +40,10 @@ class Owner:
         current = this_process()
         if self.host != current.host:
             return False
-        return self.boot_id != current.boot_id or start_time(self.pid) != self.start_time
+        if self.boot_id != current.boot_id:
+            return True
+        started = start_time(self.pid)
+        return started is None or ("" not in (started, self.start_time) and started != self.start_time)
 
 
 def parse(text: str) -> Owner | None:
@@ -61,16 +64,19 @@ def _process_owner(pid: int) -> Owner:
 
 
 def start_time(pid: int) -> str | None:
-    """Start time of a process in clock ticks since boot, "" where unknown; None when it is gone or a zombie."""
+    """Start time of a process in clock ticks since boot, "" where unknown; None when it is gone or a zombie.
+
+    /proc may be missing, or mounted with `hidepid`, which hides the processes of other users.
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None if Path("/proc/self").exists() else _start_time_without_proc(pid)
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return _start_time_without_proc(pid)
     return None if fields[0] in "ZX" else fields[START_TIME_FIELD]
 
 
 def _start_time_without_proc(pid: int) -> str | None:
-    """An empty text when the pid is in use, None when not: without /proc no start time is available."""
+    """An empty text when the pid is in use, None when not: such a process shows no start time."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

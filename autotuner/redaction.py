@@ -14,7 +14,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
+
+from autotuner.output_files import write_whole
 
 MASK = "*****"
 
@@ -31,7 +33,9 @@ SECRET_WORDS = (
     r"token|secret|password|passwd|passphrase|api[-_. ]?key|access[-_.]?key|private[-_.]?key|auth[-_.]?key"
     r"|credentials?|authorization|cookie|signature|session"
 )
-SECRET_NAME = re.compile(rf"(^|[-_. ])({SECRET_WORDS})$", re.IGNORECASE)
+JOINED_SECRET_WORDS = r"password|passwd|passphrase|apikey|secretkey|accesskey|authtoken|accesstoken"
+"""Words that make a name one of a secret with nothing before them either, as in PGPASSWORD."""
+SECRET_NAME = re.compile(rf"((^|[-_. ])({SECRET_WORDS})|{JOINED_SECRET_WORDS})$", re.IGNORECASE)
 """Names of variables and headers whose values are secrets."""
 
 SECRET_OBJECT_KEYS = ("image_pull_secret",)
@@ -44,15 +48,23 @@ KEY_FORMAT = re.compile(
 """Keys that their issuers made recognisable: Hugging Face, OpenAI, NVIDIA, GitHub, GitLab, AWS, Slack, Google."""
 
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_ESCAPED_BLANKS = r"(?:\\{0,3}\s|\\{1,3}(?:[nrtvf]|0(?:11|12|15|40))|%(?:20|09|0[aAdD])|\+|&#(?:9|10|13|32);)+"
+"""Blanks in any number: paragraphs and YAML break lines at them."""
+_YAML_FOLD = r"(?:\\\n *)?"
+"""YAML breaks a line after an escaped character."""
+_DOUBLED = {"'": ("''", "'\"'\"'"), '"': ('""',)}
+"""Quotes in a quoted word: of YAML and CSV, and of a shell."""
+_ENTITIES = {"&": ("amp",), "<": ("lt",), ">": ("gt",), '"': ("quot",), "'": ("apos",)}
+_PLAIN_WORD = re.compile(r"[a-z]+([-_][a-z]+)*")
 _SCHEMES = ("Bearer ", "Basic ", "Token ", "ApiKey ", "Key ")
 _JSON_SECRET = re.compile(rf'"([\w-]*({SECRET_WORDS}))"\s*:\s*"[^"]+"', re.IGNORECASE)
 
 
 class Redactor:
-    """The known secrets, each in the forms in which it may come back: as it is, in JSON, in a URL, in Base64."""
+    """The known secrets, each in the forms in which it may come back: as it is, escaped in any way, in Base64."""
 
     def __init__(self) -> None:
-        self._forms: set[str] = set()
+        self._patterns: dict[str, str] = {}
         self._pattern: re.Pattern[str] | None = None
 
     def remember(self, value: str, min_length: int = MIN_LENGTH) -> None:
@@ -60,17 +72,17 @@ class Redactor:
         secrets = {value, next((value[len(name) :] for name in _SCHEMES if value.startswith(name)), value)}
         if value.startswith("Basic "):
             secrets |= set(_basic_credentials(value))
-        forms = set()
+        known = len(self._patterns)
         for secret in secrets:
             stripped = secret.strip()
-            if len(stripped) >= min_length:
-                forms |= {stripped, json.dumps(stripped)[1:-1], quote(stripped), quote(stripped, safe="")}
+            if len(stripped) >= min_length and stripped not in self._patterns:
+                self._patterns[stripped] = _escaped_forms(stripped)
                 if len(stripped) >= MIN_ENVIRONMENT_LENGTH:
-                    forms.add(base64.b64encode(stripped.encode("utf-8", "replace")).decode().rstrip("="))
-        if not forms <= self._forms:
-            self._forms |= forms
-            longest_first = sorted(self._forms, key=len, reverse=True)
-            self._pattern = re.compile("|".join(map(re.escape, longest_first)))
+                    encoded = base64.b64encode(_utf8(stripped)).decode().rstrip("=")
+                    self._patterns[encoded] = _escaped_forms(encoded)
+        if len(self._patterns) > known:
+            longest_first = sorted(self._patterns, key=len, reverse=True)
+            self._pattern = re.compile("|".join(map(self._patterns.__getitem__, longest_first)))
 
     def remember_environment(self, variables: Mapping[str, str]) -> None:
         """Remember the variables that are named like secrets, and the passwords in addresses, as of proxies."""
@@ -88,17 +100,63 @@ class Redactor:
         """The text with every known secret masked."""
         return self._pattern.sub(MASK, text) if self._pattern is not None else text
 
-    def data(self, data: Any) -> Any:
-        """JSON-ready data with every known secret masked in its texts; keys stay."""
+    def data(self, data: Any, *, keep_words: bool = False) -> Any:
+        """JSON-ready data with every known secret masked in its texts; keys stay, on request single plain words too."""
         if self._pattern is None:
             return data
         if isinstance(data, str):
-            return self.text(data)
+            return data if keep_words and _PLAIN_WORD.fullmatch(data) else self.text(data)
         if isinstance(data, Mapping):
-            return {key: self.data(value) for key, value in data.items()}
+            return {key: self.data(value, keep_words=keep_words) for key, value in data.items()}
         if isinstance(data, list | tuple):
-            return [self.data(item) for item in data]
+            return [self.data(item, keep_words=keep_words) for item in data]
         return data
+
+
+def _escaped_forms(secret: str) -> str:
+    """The pattern of a secret that was escaped for HTML, Markdown, JSON, a shell, a URL or CSV, or for two of them."""
+    return "".join(_escaped_run(match[0]) for match in re.finditer(r"\s+|(.)\1*", secret, re.DOTALL))
+
+
+def _escaped_run(run: str) -> str:
+    """The pattern of blanks or of one character repeated: all of a run have one form, which bounds backtracking."""
+    character = run[0]
+    if character.isspace():
+        return _ESCAPED_BLANKS
+    if character.isascii() and character.isalnum():
+        return run
+    if character == "\\":
+        forms = [rf"\\{{{len(run)},{4 * len(run)}}}"]
+    else:
+        forms = [_escaped_character(character)]
+        forms += ["".join(map(_escaped_character, doubled)) for doubled in _DOUBLED.get(character, ())]
+        forms = [rf"(?:{form}{_YAML_FOLD}){{{len(run)}}}" for form in forms]
+    forms += [rf"(?:{form}{_YAML_FOLD}){{{len(run)}}}" for form in _numeric_escapes(character)]
+    return f"(?:{'|'.join(forms)})"
+
+
+def _escaped_character(character: str) -> str:
+    """The pattern of a character that is no backslash, with backslashes before it, and in HTML by name or number."""
+    names = "".join(f"|{name}" for name in _ENTITIES.get(character, ()))
+    return rf"\\{{0,3}}(?:{re.escape(character)}|&(?:amp;)?(?i:#0*{ord(character)}|#x0*{ord(character):x}{names});)"
+
+
+def _numeric_escapes(character: str) -> Iterator[str]:
+    """Patterns of one character written by its number in JSON, in Python, in a shell's `printf`, and in a URL."""
+    code, utf8 = ord(character), _utf8(character)
+    utf16 = character.encode("utf-16-be", "surrogatepass").hex()
+    yield "".join(rf"\\{{1,3}}(?i:u{utf16[start : start + 4]})" for start in range(0, len(utf16), 4))
+    yield rf"\\{{1,3}}(?i:x{code:02x}|U{code:08x})"
+    yield "".join(rf"\\{{1,3}}{byte:03o}" for byte in utf8)
+    yield "".join(rf"%(?:25)?(?i:{byte:02x})" for byte in utf8)
+
+
+def _utf8(text: str) -> bytes:
+    """A text's bytes, those of an environment variable that is not UTF-8 as they were."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
 
 
 _known = Redactor()
@@ -128,14 +186,24 @@ def redact_data(data: Any) -> Any:
     return _redactor().data(data)
 
 
+def redact_settings(settings: Any) -> Any:
+    """The same of a configuration: what is one plain word, such as `measured`, is a choice and stays valid."""
+    return _redactor().data(settings, keep_words=True)
+
+
 def redact_bytes(data: bytes) -> bytes:
     """The same of bytes that are text, or partly so."""
     return redact(data.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
 
 
 def write_redacted(path: Path, text: str, errors: str = "backslashreplace") -> None:
-    """Write a file in UTF-8 with every known secret masked; `errors` says what becomes of lone surrogates."""
-    path.write_text(redact(text), "utf-8", errors)
+    """Replace a file by UTF-8 with every known secret masked; `errors` says what becomes of lone surrogates."""
+    write_whole(path, redact(text).encode("utf-8", errors))
+
+
+def write_redacted_json(path: Path, data: Any, indent: int | None = 1) -> None:
+    """Replace a file by JSON with every known secret masked in its texts: numbers and keys stay what they are."""
+    write_whole(path, (json.dumps(redact_data(data), indent=indent) + "\n").encode())
 
 
 def remember_settings(settings: Mapping[str, Any]) -> None:
@@ -211,14 +279,17 @@ def mask_values(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def url_password(value: str) -> str | None:
-    """The password in an address, such as that of a proxy."""
+    """The password in an address, such as that of a proxy, or the key that is its user name."""
     if "://" not in value or "@" not in value:
         return None
     try:
-        password = urlsplit(value).password
+        parts = urlsplit(value)
+        user, password = unquote(parts.username or ""), unquote(parts.password or "")
     except ValueError:
         return None
-    return unquote(password) if password else None
+    if password and password != MASK:
+        return password
+    return user if KEY_FORMAT.fullmatch(user) or _is_random(user) else None
 
 
 def names_secret(text: str) -> str | None:

@@ -35,7 +35,7 @@ FLOORS = [
     {"experiment", "traces"},
     {"expression"},
     {"errors", "escaping", "input_files", "kubernetes_values", "owner", "redaction", "serving"},
-    {"core"},
+    {"core", "output_files"},
     {"__init__"},
 ]
 NEIGHBOURS: set[tuple[str, str]] = set()
@@ -159,7 +159,7 @@ def test_only_the_display_prints():
 
 def test_texts_are_written_where_secrets_are_masked():
     writers = {path for path, nodes in nodes_by_kind() for node in nodes[ast.Attribute] if node.attr == "write_text"}
-    assert writers == {"redaction.py", "load/priority.py"}  # the other is a setting of the kernel
+    assert writers == {"load/priority.py"}  # a setting of the kernel
 
 
 def test_durations_are_taken_from_a_clock_that_nobody_sets():

@@ -202,6 +202,13 @@ def test_ratios_of_the_runs_to_their_predictions_are_found_again(store):
     assert ratios.launches == 2
 
 
+def test_a_run_that_is_given_twice_counts_once(store):
+    path = measured(store, (1.3, 0.8))
+    for paths in ([path, path], [path, f"{path}/."], [path, path / ".." / path.name]):
+        (ratios,) = calibrate(paths).ratios.values()
+        assert (len(ratios.ratios), ratios.launches, len(ratios.runs)) == (6, 2, 1)
+
+
 def test_a_launch_measured_here_corrects_predictions_of_other_layouts(store):
     record_trial(store, forecaster(store), trial(1, [slower(load, 1, 1.3, 1.3) for load in (8, 32)]))
     bundled = load_curve(tp=2).at_concurrency(64)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+from collections.abc import Callable
 from urllib.parse import quote
 
 import pytest
+import yaml
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from autotuner import redaction
+from autotuner import escaping, redaction
 from autotuner.redaction import MASK, Redactor
+from autotuner.report.page.document import inert_json
 
 SECRETS = st.text(
     st.characters(min_codepoint=33, max_codepoint=0x2FF, exclude_characters="*", exclude_categories=["C", "Z"]),
@@ -20,17 +24,72 @@ SECRETS = st.text(
 )
 
 
-@given(SECRETS, st.text(max_size=20), st.sampled_from(["", "Bearer ", "Token "]))
-def test_a_secret_is_masked_in_every_form_in_which_it_comes_back(secret: str, around: str, scheme: str) -> None:
+ESCAPES: dict[str, Callable[[str], str]] = {
+    "as it is": str,
+    "JSON": lambda secret: json.dumps(secret)[1:-1],
+    "JSON in UTF-8": lambda secret: json.dumps(secret, ensure_ascii=False)[1:-1],
+    "inert JSON": lambda secret: inert_json(secret)[1:-1],
+    "URL": lambda secret: quote(secret, safe="", errors="surrogateescape"),
+    "Base64": lambda secret: base64.b64encode(secret.encode("utf-8", "surrogateescape")).decode(),
+    "HTML": escaping.for_html,
+    "Markdown": escaping.for_markdown,
+    "shell": escaping.for_shell,
+    "CSV": lambda secret: secret.replace('"', '""'),
+    "YAML": lambda secret: yaml.safe_dump({"": secret}, allow_unicode=True),
+    "YAML in ASCII": lambda secret: yaml.safe_dump({"": f"1: {secret}"}),
+    "Python": lambda secret: repr(secret)[1:-1],
+    "command in a page": lambda secret: escaping.for_html(escaping.for_shell(secret)),
+    "JSON in a page": lambda secret: escaping.for_html(json.dumps(secret)),
+    "command in JSON": lambda secret: json.dumps(escaping.for_shell(secret)),
+}
+"""The ways in which files of autotune, and answers of servers, show a text."""
+
+
+@given(SECRETS, st.text(max_size=20), st.sampled_from(["", "Bearer ", "Token "]), st.sampled_from(sorted(ESCAPES)))
+def test_a_secret_is_masked_in_every_form_in_which_it_comes_back(
+    secret: str, around: str, scheme: str, form: str
+) -> None:
+    assume(secret not in around)
     redactor = Redactor()
     redactor.remember(f"{scheme}{secret}")
-    base64_form = base64.b64encode(secret.encode()).decode()
-    for form in (secret, json.dumps(secret), quote(secret, safe=""), base64_form):
-        assume(secret not in around)
-        assert form.strip('"') not in redactor.text(f"{around}{form}{around}")
+    escaped = ESCAPES[form](secret)
+    masked = redactor.text(f"{around} {escaped} {around}")
+    assert MASK in masked
+    assert escaped not in masked
     nested = redactor.data({"error": [{"message": f"no {secret}"}], "count": 3, "none": None})
     assert secret not in json.dumps(nested, ensure_ascii=False)
     assert nested["count"] == 3
+
+
+ODD_SECRETS = (
+    """Z&ss<W0rd>'Q"K""",
+    """W'''''Q""'""ZZ""",
+    "ZZZ QQQQQ\nWW \\\\\\\\ KKK",
+    "ключ|*`_~[ZQ]",
+    "\udcff\udcfeWKZ\U0001f511ZQ",
+)
+
+
+@pytest.mark.parametrize("secret", ODD_SECRETS)
+@pytest.mark.parametrize("form", sorted(set(ESCAPES) - {"Base64"}))
+def test_odd_secrets_are_masked_to_their_ends(secret: str, form: str) -> None:
+    redactor = Redactor()
+    redactor.remember(secret)
+    assert not set("ZWQK") & set(redactor.text(ESCAPES[form](secret)))
+
+
+def test_masking_backtracks_little() -> None:
+    redactor = Redactor()
+    redactor.remember("'" * 40 + "\\" * 40 + " + " * 40 + '"' * 40)
+    text = "'" * 400 + "\\" * 400 + " + " * 40
+    assert redactor.text(text) == text
+
+
+def test_a_variable_that_is_not_utf8_is_masked() -> None:
+    value, redactor = b"\xff\xfeabcdefghijk", Redactor()
+    redactor.remember_environment({"X_TOKEN": os.fsdecode(value)})
+    assert redactor.text(f"no {os.fsdecode(value)}") == f"no {MASK}"
+    assert redactor.text(base64.b64encode(value).decode()).startswith(MASK)
 
 
 def test_the_password_of_basic_credentials_is_masked_alone_too() -> None:
@@ -42,9 +101,20 @@ def test_the_password_of_basic_credentials_is_masked_alone_too() -> None:
 def test_variables_named_like_secrets_and_passwords_in_addresses_are_secrets() -> None:
     redactor = Redactor()
     redactor.remember_environment(
-        {"HF_TOKEN": "hf_12345678", "HTTPS_PROXY": "http://me:pr%40xy@host:1", "PATH": "/usr/bin", "A_TOKEN": "1"}
+        {
+            "HF_TOKEN": "hf_12345678",
+            "PGPASSWORD": "elephants",
+            "MYAPIKEY": "opensesame",
+            "HTTPS_PROXY": "http://me:pr%40xy@host:1",
+            "INDEX_URL": "https://0123456789abcdefghij@host/simple",
+            "ORIGIN": "https://somebody@host",
+            "PATH": "/usr/bin",
+            "A_TOKEN": "1",
+        }
     )
     assert redactor.text("hf_12345678 pr@xy /usr/bin 1") == f"{MASK} {MASK} /usr/bin 1"
+    assert redactor.text("elephants opensesame somebody") == f"{MASK} {MASK} somebody"
+    assert redactor.text("0123456789abcdefghij") == MASK
 
 
 def test_texts_without_secrets_stay() -> None:

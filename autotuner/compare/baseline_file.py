@@ -14,7 +14,8 @@ from autotuner.core import LoadPoint
 from autotuner.errors import RunStoreError
 from autotuner.experiment import Experiment
 from autotuner.input_files import read_json
-from autotuner.redaction import write_redacted
+from autotuner.output_files import write_whole
+from autotuner.redaction import redact, redact_data, redact_settings
 from autotuner.runs.store import explain_write_errors
 
 FORMAT_KEY, FORMAT = "autotune_baseline", 1
@@ -28,7 +29,7 @@ def save_baseline(run: ComparedRun, path: Path) -> None:
     """Write a run as a baseline file; RunStoreError where it cannot be written."""
     with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_redacted(path, json.dumps(_run_to_json(run), indent=1) + "\n")
+        write_whole(path, (json.dumps(_run_to_json(run), indent=1) + "\n").encode())
 
 
 def load_baseline(path: Path) -> ComparedRun:
@@ -74,10 +75,10 @@ def _by_point(values: Mapping[LoadPoint, Any]) -> list[list[Any]]:
 def _run_to_json(run: ComparedRun) -> dict[str, Any]:
     return {
         FORMAT_KEY: FORMAT,
-        "name": run.name,
-        "config": run.config,
+        "name": redact(run.name),
+        "config": redact_settings(run.config),
         "sources": list(run.sources),
-        "environment": dict(run.environment),
+        "environment": redact_data(run.environment),
         "load_test": run.is_load_test,
         "winner": run.winner_key,
         "winner_points": [_point_to_json(point) for point in run.winner_points],
@@ -90,7 +91,7 @@ def _run_to_json(run: ComparedRun) -> dict[str, Any]:
                 "parameters": dict(candidate.parameters),
                 "gpus": candidate.gpus,
                 "verdicts": _by_point(candidate.verdicts),
-                "failure": candidate.failure,
+                "failure": redact_data(candidate.failure),
                 "launches": [
                     {
                         "trial": launch.trial_number,

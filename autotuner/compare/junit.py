@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 from autotuner.compare.comparison import Comparison
 from autotuner.compare.gate import GateDecision, GateState
+from autotuner.output_files import write_whole
 from autotuner.redaction import redact
 from autotuner.runs.store import explain_write_errors
 
@@ -24,7 +25,7 @@ def write_junit(path: Path, comparisons: Sequence[Comparison], decisions: Sequen
     ElementTree.indent(root)
     with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        ElementTree.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
+        write_whole(path, ElementTree.tostring(root, encoding="utf-8", xml_declaration=True))
 
 
 def _suite(comparison: Comparison, decision: GateDecision) -> ElementTree.Element:

@@ -19,7 +19,8 @@ from autotuner.predict.hardware import find_gpu
 from autotuner.serving import RoleName, ServingRole, ServingSpec
 
 PORT_OFFSETS: Mapping[RoleName, int] = {"server": 100, "prefill": 100, "decode": 200}
-"""Ports of a role's servers, above the router's port."""
+"""First ports of a role's servers, above the router's port; later where the role before takes more than these."""
+MAX_PORT = 65535
 
 NIXL_CONFIG = json.dumps({"kv_connector": "NixlConnector", "kv_role": "kv_both"}, separators=(",", ":"))
 NIXL_FIRST_PORT = 5600
@@ -108,13 +109,18 @@ def _places(pools: Sequence[tuple[RoleName, Pool]], context: LaunchContext, gpus
     indexes = list(gpus or range(needed))
     if not engine(pools[0][1].candidate.runtime).computes_on_gpus(context):
         indexes = []
-    rank = 0
+    rank, port = 0, context.port
     for role, pool in pools:
+        port = max(port, context.port + PORT_OFFSETS[role])
+        if port + pool.replicas - 1 > MAX_PORT:
+            raise ConfigError(
+                f"{pool.replicas} {role} servers need ports from {port} on, and {MAX_PORT} is the last.",
+                remedy="Give a lower port, or fewer servers.",
+            )
         count = engine(pool.candidate.runtime).local_gpu_count(pool.candidate)
         for number in range(pool.replicas):
-            port = context.port + PORT_OFFSETS[role] + number
             yield _Place(role, number, rank, replace(context, port=port, devices=tuple(indexes[rank : rank + count])))
-            rank += max(1, count)
+            rank, port = rank + max(1, count), port + 1
 
 
 def _server(
@@ -127,8 +133,15 @@ def _server(
     for flag in (word for word in arguments if word.startswith("--")):
         if server_engine.sets_flag(flag, candidate, context):
             raise ConfigError(f"{flag} is set by the role of the server and cannot be given.", remedy="Leave it out.")
+    env = env or {}
+    for name in env.keys() & runtime.env.keys():
+        raise ConfigError(
+            f"runtime.env.{name} is set by the role of the server and cannot be given.",
+            why="Every server has a value of its own.",
+            remedy="Leave it out.",
+        )
     extra = (*runtime.extra_args, *arguments)
-    runtime = runtime.model_copy(update={"extra_args": extra, "env": {**(env or {}), **runtime.env}})
+    runtime = runtime.model_copy(update={"extra_args": extra, "env": {**runtime.env, **env}})
     return server_engine.server_spec(candidate, replace(context, runtime=runtime))
 
 

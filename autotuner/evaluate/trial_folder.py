@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from autotuner.core import Observation, ServerSpec
 from autotuner.load import records
-from autotuner.redaction import redact, redact_bytes, redact_data, remember_secret, write_redacted
+from autotuner.redaction import redact, redact_bytes, remember_secret, write_redacted, write_redacted_json
 
 MAX_LOG_BYTES = 1 << 20
 """Only the end of a longer log is read."""
@@ -36,7 +35,7 @@ class TrialFolder:
 
     def save_environment(self, environment: Mapping[str, Any]) -> None:
         """Write what the launch ran on: engine, image, model revision, GPUs."""
-        write_redacted(self.path / "environment.json", json.dumps(redact_data(environment), indent=1) + "\n")
+        write_redacted_json(self.path / "environment.json", environment)
 
     def save_records(self, position: int, observation: Observation) -> None:
         """Write the raw records of one load point; RunStoreError if they cannot be written."""

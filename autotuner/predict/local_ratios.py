@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from autotuner.predict.log_ratios import MeasuredRatio, RatioPosterior, posterio
 from autotuner.predict.model_on_gpus import ModelOnGpus
 from autotuner.predict.predict import Prediction, geometry_name
 from autotuner.predict.traffic import Traffic
-from autotuner.redaction import write_redacted
+from autotuner.redaction import write_redacted_json
 
 RATIOS_FILE = "calibration.json"
 FORMAT_VERSION = 2
@@ -76,9 +75,7 @@ def save_ratios(ratios: Mapping[str, LocalRatios]) -> Path:
     path = data_folder() / RATIOS_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = {name: asdict(row) for name, row in {**all_ratios(), **ratios}.items()}
-    draft = path.with_suffix(f".{os.getpid()}")
-    write_redacted(draft, json.dumps({"version": FORMAT_VERSION, "ratios": rows}, indent=2) + "\n")
-    draft.replace(path)
+    write_redacted_json(path, {"version": FORMAT_VERSION, "ratios": rows}, indent=2)
     return path
 
 
@@ -97,6 +94,9 @@ def _read_ratios(path: Path, modified_ns: int) -> Mapping[str, LocalRatios]:
         content: dict[str, Any] = read_json(path)
         if "factors" in content and "ratios" not in content:
             return {}  # factors of earlier versions, of other constants
+        version = content["version"]
+        if version != FORMAT_VERSION:
+            raise ValueError(f"it has format {version}, and this version of autotune reads {FORMAT_VERSION}")
         return {name: _parse_row(row) for name, row in content["ratios"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
@@ -147,16 +147,15 @@ class Correction:
         }
 
     def apply(self, prediction: Prediction, concurrency: float) -> Prediction:
-        """The corrected prediction; its intervals are those of the posterior, where they are narrower."""
+        """The corrected prediction; its intervals are those of the posterior, or shifted ones if narrower."""
         position, fields = position_of(self._deployment, self._traffic, concurrency), dict[str, Any]()
         for metric, after in self._posteriors.items():
             mean, deviation = after.at(position)
             factor, margin = math.exp(mean), math.exp(Z_80 * deviation)
             value, bundled = getattr(prediction, metric) * factor, getattr(prediction, f"{metric}_interval")
-            interval = Interval(
-                max(value / margin, min(value, bundled.lower * factor)),
-                min(value * margin, max(value, bundled.upper * factor)),
-            )
+            shifted = Interval(min(value, bundled.lower * factor), max(value, bundled.upper * factor))
+            is_narrower = shifted.upper < margin**2 * shifted.lower  # one of both: mixed ends would hold less than 80%
+            interval = shifted if is_narrower else Interval(value / margin, value * margin)
             parts = {name: part * factor for name, part in getattr(prediction, f"{metric}_parts").items()}
             fields |= {metric: value, f"{metric}_interval": interval, f"{metric}_parts": parts}
         tokens = prediction.throughput / prediction.requests

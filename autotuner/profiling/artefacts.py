@@ -22,7 +22,7 @@ from autotuner.profiling.planner_profile import (
 )
 from autotuner.profiling.points import point_to_json
 from autotuner.profiling.record import ProfileRecord
-from autotuner.redaction import write_redacted
+from autotuner.redaction import write_redacted, write_redacted_json
 
 SLA_FILE, WEBUI_FILE, REPORT_FILE, LOG_FILE = "sla.json", "webui_data.json", "report.md", "profile_sla.log"
 MOCKER_FILE, STATUS_FILE, FITTED_FILE = "mocker_perf_data.npz", "profiler_status.yaml", "fitted_data.npz"
@@ -62,7 +62,7 @@ def _write_points(record: ProfileRecord) -> list[Path]:
             path = record.path / f"{phase}_{mapping.name}" / "points.json"
             path.parent.mkdir(exist_ok=True)
             rows = [point_to_json(point) for point in points]
-            write_redacted(path, json.dumps({"launches": launches, "points": rows}, indent=1) + "\n")
+            write_redacted_json(path, {"launches": launches, "points": rows})
             paths.append(path)
     return paths
 
@@ -95,9 +95,7 @@ def _write_json_files(outcome: ProfileOutcome) -> list[Path]:
 
 
 def _write_json(path: Path, data: Any) -> None:
-    partial = path.with_name(path.name + ".partial")
-    write_redacted(partial, json.dumps(_without_nan(data), indent=1) + "\n")
-    partial.replace(path)
+    write_redacted_json(path, _without_nan(data))
 
 
 def _without_nan(data: Any) -> Any:

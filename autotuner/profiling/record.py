@@ -18,10 +18,11 @@ from typing import Any
 from autotuner.core import Failure, FailureKind
 from autotuner.errors import AutotuneError, ConfigError, RunStoreError
 from autotuner.input_files import read_json
+from autotuner.output_files import write_whole
 from autotuner.profiling.mappings import ParallelMapping, mapping_named
 from autotuner.profiling.points import DecodePoint, PrefillPoint, ProfilePoint, point_from_json, point_to_json
 from autotuner.profiling.request import SlaRequest
-from autotuner.redaction import redact, redact_data
+from autotuner.redaction import redact_settings
 
 REQUEST_FILE, POINTS_FILE, LOCK_FILE = "request.json", "points.jsonl", ".lock"
 FORMAT = 1
@@ -71,7 +72,7 @@ class ProfileRecord:
             return record
         try:
             path.mkdir(0o700, parents=True, exist_ok=True)
-            _write_synced(path / REQUEST_FILE, json.dumps({"format": FORMAT, **request.to_json()}, indent=1) + "\n")
+            write_whole(path / REQUEST_FILE, (json.dumps(_as_written(request), indent=1) + "\n").encode())
         except OSError as error:
             raise _unwritable(path, error) from error
         return cls(path, request)
@@ -134,7 +135,7 @@ class ProfileRecord:
             with path.open("a+b") as file:
                 file.seek(0)
                 file.truncate(file.read().rfind(b"\n") + 1)
-                file.write(json.dumps(redact_data(data), separators=(",", ":")).encode() + b"\n")
+                file.write(json.dumps(redact_settings(data), separators=(",", ":")).encode() + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -188,15 +189,8 @@ def _launch_from_json(data: dict[str, Any]) -> ProfiledLaunch:
 
 def _as_written(request: SlaRequest) -> dict[str, Any]:
     """A request as its file holds it, with secrets masked."""
-    data: dict[str, Any] = json.loads(redact(json.dumps(request.to_json())))
+    data: dict[str, Any] = json.loads(json.dumps(redact_settings({"format": FORMAT, **request.to_json()})))
     return data
-
-
-def _write_synced(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(redact(text))
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _unwritable(path: Path, error: OSError) -> RunStoreError:

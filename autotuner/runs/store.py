@@ -34,10 +34,11 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from autotuner.core import Candidate, Trial
-from autotuner.errors import RunStoreError, UsageError
+from autotuner.errors import MAX_PATH_CHARACTERS, RunStoreError, UsageError, shorten_middle
 from autotuner.experiment import Experiment
 from autotuner.input_files import open_bytes, read_json, read_yaml
-from autotuner.redaction import mask_values, redact, redact_data
+from autotuner.output_files import write_whole
+from autotuner.redaction import mask_values, redact, redact_data, write_redacted, write_redacted_json
 
 EXPERIMENT_FILE = "experiment.yaml"
 TRIALS_FILE = "trials.jsonl"
@@ -54,6 +55,10 @@ MAX_SLUG_LENGTH = 100
 
 FORMAT_KEY, FORMAT = "format", 1
 """Version of experiment.yaml and of the lines of trials.jsonl, which have none in runs made before it."""
+
+FREE_TEXTS_OF_LOAD_POINTS = ("decided", "error_messages", "ended_early")
+FREE_TEXTS_OF_COMMANDS = ("image", "argv", "env", "mounts", "container_argv", "entrypoint")
+"""Parts of a trial in which a secret may come back; others are numbers, and names that are read again."""
 
 KIND_KEY = "kind"
 RunKind = Literal["tuning", "load-test"]
@@ -128,15 +133,17 @@ class RunStore:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Keep other processes from adding trials to this run; RunStoreError when another one does."""
-        with explain_write_errors(self.path), (self.path / LOCK_FILE).open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise RunStoreError(
-                    f"The run '{self.path}' is in use.",
-                    why="Another autotune process is adding trials to it.",
-                    remedy="Wait for it to end, or start a new run.",
-                ) from error
+        with contextlib.ExitStack() as stack:
+            with explain_write_errors(self.path):  # and no error of what is done meanwhile
+                file = stack.enter_context((self.path / LOCK_FILE).open("w"))
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    raise RunStoreError(
+                        f"The run '{self.path}' is in use.",
+                        why="Another autotune process is adding trials to it.",
+                        remedy="Wait for it to end, or start a new run.",
+                    ) from error
             yield
 
     def trials(self) -> list[Trial]:
@@ -210,14 +217,16 @@ class RunStore:
 
     def save_refused(self, refused: Sequence[tuple[Candidate, str]]) -> None:
         """Write the candidates that cannot run, with the reasons."""
-        self.save(REFUSED_FILE, json.dumps(_candidates_to_json(refused), indent=1) + "\n")
+        self._save_json(REFUSED_FILE, _candidates_to_json(refused))
 
     def save_search(
         self, stop_reason: str | None, skipped: Sequence[tuple[Candidate, str]], candidate_count: int | None = None
     ) -> None:
         """Write why the search stopped, the candidates it skipped with the reasons, and how many there were in all."""
-        data = {"stopped": stop_reason, "skipped": _candidates_to_json(skipped), "candidates": candidate_count}
-        self.save(SEARCH_FILE, json.dumps(data, indent=1) + "\n")
+        stopped = None if stop_reason is None else redact(stop_reason)
+        self._save_json(
+            SEARCH_FILE, {"stopped": stopped, "skipped": _candidates_to_json(skipped), "candidates": candidate_count}
+        )
 
     def load_search(self) -> tuple[str | None, tuple[tuple[Candidate, str], ...], int | None]:
         """(stop reason, skipped candidates, number of candidates) of `save_search`; empty before the run's end."""
@@ -254,7 +263,8 @@ class RunStore:
         """Record the host that the run goes on on, unless it is the last one already."""
         hosts = self.environments()
         if not hosts or hosts[-1] != host:
-            self.save(ENVIRONMENT_FILE, json.dumps([*hosts, host], indent=1) + "\n")
+            with explain_write_errors(self.path):
+                write_redacted_json(self.path / ENVIRONMENT_FILE, [*hosts, host])
 
     def environments(self) -> list[dict[str, Any]]:
         """The hosts that the run ran on, in order; empty for a run of a version that did not record them."""
@@ -268,7 +278,12 @@ class RunStore:
         """Write a file of the run, such as `best/command.sh`, without the secrets that are known."""
         with explain_write_errors(self.path):
             (self.path / name).parent.mkdir(exist_ok=True)
-            _write_synced(self.path / name, redact(text))
+            write_redacted(self.path / name, text)
+
+    def _save_json(self, name: str, data: Any) -> None:
+        """Write data whose texts are masked where they are not values of settings."""
+        with explain_write_errors(self.path):
+            write_whole(self.path / name, (json.dumps(data, indent=1) + "\n").encode())
 
 
 @dataclass(frozen=True)
@@ -353,6 +368,11 @@ def explain_write_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             what, remedy = f"The disk of '{path}' is full.", "Free some space, then resume: finished trials are kept."
+        elif error.errno in (errno.EISDIR, errno.ELOOP):
+            what, remedy = (
+                f"'{shorten_middle(str(path), MAX_PATH_CHARACTERS)}' cannot be written.",
+                "Name another file.",
+            )
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             what, remedy = f"'{path}' cannot be written.", "Choose another folder with --output."
         else:
@@ -372,9 +392,22 @@ def _trial_adapter() -> TypeAdapter[Trial]:
 
 
 def _redacted_trial(data: dict[str, Any]) -> dict[str, Any]:
-    """A trial without known secrets; what it is found again by, and parsed, is none and stays."""
+    """A trial without known secrets in the texts that are free; a word such as `measured` may be one's password."""
     measurement = data["measurement"]
-    return {**data, "measurement": {**redact_data(measurement), "source": measurement["source"]}}
+    points = [
+        {**point, **{name: redact_data(point[name]) for name in FREE_TEXTS_OF_LOAD_POINTS}}
+        for point in measurement["load_points"]
+    ]
+    failure = measurement["failure"]
+    if failure is not None:
+        failure = {**redact_data(failure), "kind": failure["kind"]}
+    spec = measurement["spec"]
+    if spec is not None:
+        spec = {**spec, **{name: redact_data(spec[name]) for name in FREE_TEXTS_OF_COMMANDS}}
+    server, outcome = redact_data(measurement["server"]), measurement["outcome"]
+    outcome = {**outcome, "gave_up": redact_data(outcome["gave_up"])}
+    measurement = {**measurement, "load_points": points, "failure": failure, "spec": spec, "server": server}
+    return {**data, "measurement": {**measurement, "outcome": outcome}}
 
 
 def _without_header_secrets(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -398,7 +431,7 @@ def _parse_trial(line: bytes) -> Trial:
 
 
 def _candidates_to_json(candidates: Sequence[tuple[Candidate, str]]) -> list[dict[str, Any]]:
-    return [{"runtime": c.runtime, "parameters": dict(c.parameters), "reason": why} for c, why in candidates]
+    return [{"runtime": c.runtime, "parameters": dict(c.parameters), "reason": redact(why)} for c, why in candidates]
 
 
 def _candidates_from_json(rows: Sequence[Mapping[str, Any]]) -> list[tuple[Candidate, str]]:
@@ -429,11 +462,9 @@ def make_empty_folder(path: Path) -> None:
 
 def _write_configuration(path: Path, config: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
     """Write what makes a folder that of a run, with no trial yet; the file that it is known by comes last, whole."""
-    _write_synced(path / "provenance.yaml", yaml.safe_dump(redact_data(provenance), sort_keys=False))
-    _write_synced(path / TRIALS_FILE, "")
-    partial = path / f"{EXPERIMENT_FILE}.partial"
-    _write_synced(partial, yaml.safe_dump(dict(config), sort_keys=False))
-    partial.replace(path / EXPERIMENT_FILE)
+    _write_yaml(path / "provenance.yaml", redact_data(provenance))
+    write_whole(path / TRIALS_FILE, b"")
+    _write_yaml(path / EXPERIMENT_FILE, dict(config))
 
 
 def _publish(draft: Path, root: Path, name: str) -> Path:
@@ -451,11 +482,8 @@ def _publish(draft: Path, root: Path, name: str) -> Path:
     raise RunStoreError(f"'{root}' already holds a thousand runs of this second.", remedy="Choose another --output.")
 
 
-def _write_synced(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+def _write_yaml(path: Path, data: Any) -> None:
+    write_whole(path, yaml.safe_dump(data, sort_keys=False).encode("utf-8", "backslashreplace"))
 
 
 def _sync_folder(path: Path) -> None:

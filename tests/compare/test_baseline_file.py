@@ -1,11 +1,15 @@
+import errno
 import json
+import os
 from dataclasses import replace
 
 import pytest
 
+from autotuner import redaction
 from autotuner.compare.baseline_file import load_baseline, save_baseline
 from autotuner.compare.compared_run import ComparedRun
 from autotuner.errors import RunStoreError
+from autotuner.redaction import MASK, Redactor
 from tests.factories import Run
 
 
@@ -85,3 +89,30 @@ def test_a_damaged_baseline_says_where(tmp_path):
     path.write_text(json.dumps(data))
     with pytest.raises(RunStoreError, match=r"first at candidates\.1\.launches\.0\.attainments"):
         load_baseline(path)
+
+
+@pytest.mark.parametrize("word", ["measured", "candidates", "confirmation", "unmistakable key"])
+def test_a_baseline_has_no_secret_and_can_be_read_whatever_the_password_is(tmp_path, monkeypatch, word):
+    redactor = Redactor()
+    redactor.remember_environment({"DB_PASSWORD": word})
+    monkeypatch.setattr(redaction, "_known", redactor)
+    monkeypatch.setattr(redaction, "_has_read_environment", True)
+    run = compared()
+    run = replace(run, environment={"host": f"at {word}"}, config={**run.config, "task_name": f"for {word}"})
+    save_baseline(run, tmp_path / "b.json")
+    read = load_baseline(tmp_path / "b.json")
+    assert read.environment == {"host": f"at {MASK}"}
+    assert read.config == {**run.config, "task_name": f"for {MASK}"}
+    assert read.candidates == run.candidates
+
+
+def test_an_interrupted_write_keeps_the_old_baseline(tmp_path, monkeypatch):
+    save_baseline(compared(), tmp_path / "b.json")
+
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(RunStoreError, match="disk"):
+        save_baseline(replace(compared(), name="new"), tmp_path / "b.json")
+    assert load_baseline(tmp_path / "b.json").name == "r"

@@ -2,6 +2,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from autotuner.compare.baseline_file import save_baseline
 from autotuner.compare.comparison import Comparison
 from autotuner.compare.gate import decide
 from autotuner.compare.github import annotation_lines, append_summary
@@ -9,6 +10,7 @@ from autotuner.compare.headline import headline
 from autotuner.compare.junit import write_junit
 from autotuner.compare.markdown import COMMENT_LIMIT, comment_markdown, comparison_markdown
 from autotuner.compare.record import comparison_record
+from autotuner.errors import RunStoreError
 from tests.compare.builders import candidate, run
 
 HOSTILE = "a|b<script>\x1b[31m*x*\x00--> %0A"
@@ -101,3 +103,17 @@ def test_a_load_test_that_met_no_target_is_said_to_have_no_best_load():
         run(candidate([900.0]), is_load_test=True),
     )
     assert headline(each) == "before has no best load point, so that there is nothing to compare with."
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda folder: write_junit(folder, [comparison()], [decide(comparison())]),
+        lambda folder: save_baseline(comparison().new, folder),
+        lambda folder: append_summary("text"),
+    ],
+)
+def test_a_folder_in_the_place_of_a_file_is_explained(tmp_path, monkeypatch, write):
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path))
+    with pytest.raises(RunStoreError, match="cannot be written"):
+        write(tmp_path)

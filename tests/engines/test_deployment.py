@@ -68,6 +68,25 @@ def test_vllm_servers_hand_over_by_nixl_each_with_a_channel_of_its_own():
     assert after(serving.router, "--port") == ["8000"]
 
 
+@pytest.mark.parametrize("name", ["VLLM_NIXL_SIDE_CHANNEL_HOST", "VLLM_NIXL_SIDE_CHANNEL_PORT"])
+def test_what_a_role_sets_for_each_server_is_refused_as_a_variable(name):
+    with pytest.raises(ConfigError, match=f"{name} is set by the role"):
+        pair("vllm", context=context(Runtime(image="an/image:1", env={name: "5600"})))
+
+
+@pytest.mark.parametrize(("prefills", "first_decode_port"), [(100, 8200), (101, 8201), (250, 8350)])
+def test_many_prefill_servers_move_the_ports_of_decode_servers(prefills, first_decode_port):
+    servers = [server for _, server in pair("vllm", prefills).named_servers()]
+    ports = [server.port for server in servers]
+    assert len(set(ports)) == prefills + 2
+    assert ports[prefills] == first_decode_port
+
+
+def test_servers_beyond_the_last_port_are_refused():
+    with pytest.raises(ConfigError, match="65535 is the last"):
+        pair("vllm", context=replace(context(), port=65400))
+
+
 def test_sglang_prefill_servers_have_bootstrap_ports_that_the_router_knows():
     serving = pair("sglang", prefills=2, decodes=1)
     servers = dict(serving.named_servers())

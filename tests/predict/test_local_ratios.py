@@ -108,7 +108,9 @@ def test_factors_of_earlier_versions_are_left_out():
     assert ratios_for(load_curve().deployment) is None
 
 
-@pytest.mark.parametrize("text", ["not json", '{"ratios": {"vllm h100_sxm": {}}}', "[]", '{"ratios": []}'])
+@pytest.mark.parametrize(
+    "text", ["not json", '{"ratios": {"vllm h100_sxm": {}}}', "[]", '{"ratios": []}', '{"version": 3, "ratios": {}}']
+)
 def test_a_file_that_cannot_be_read_says_how_to_start_again(text: str):
     local_ratios.data_folder().mkdir(parents=True)
     (local_ratios.data_folder() / local_ratios.RATIOS_FILE).write_text(text)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autotuner import redaction
 from autotuner.core import (
     Candidate,
     Distribution,
@@ -20,6 +21,7 @@ from autotuner.core import (
     Trial,
 )
 from autotuner.errors import RunStoreError
+from autotuner.redaction import MASK, Redactor
 from autotuner.runs import store as store_module
 from autotuner.runs.store import RunStore, explain_write_errors, find_run, trial_to_json
 
@@ -325,3 +327,54 @@ def test_a_damaged_configuration_of_a_run_is_an_error(store, text):
     (store.path / "experiment.yaml").write_text(text)
     with pytest.raises(RunStoreError, match="cannot be read"):
         RunStore.open(store.path)
+
+
+@pytest.mark.parametrize("word", ["measured", "simulated", "parameters", "out-of-memory-at-start", "12345678"])
+def test_a_password_that_is_a_word_of_the_run_leaves_it_readable(store, monkeypatch, word):
+    redactor = Redactor()
+    redactor.remember_environment({"DB_PASSWORD": word})
+    monkeypatch.setattr(redaction, "_known", redactor)
+    monkeypatch.setattr(redaction, "_has_read_environment", True)
+    failure = Failure(FailureKind.OUT_OF_MEMORY_AT_START, f"no {word} here", "")
+    result = replace(trial(1).results[0], source="measured", error_messages={"timeout": f"after {word}"})
+    measurement = Measurement("measured", (result,), failure, timings={"load": 12345678.0})
+    store.append(replace(trial(1, **{"tp-size": 12345678}), measurement=measurement))
+    store.save_search(None, [(Candidate("sim", {"tp-size": 1}), f"because of {word}")], 3)
+    store.save_refused([(Candidate("sim", {"tp-size": 2}), word)])
+    (read,) = store.trials()
+    assert read.candidate.parameters == {"tp-size": 12345678}
+    assert read.measurement.source == read.results[0].source == "measured"
+    assert read.measurement.failure == Failure(FailureKind.OUT_OF_MEMORY_AT_START, f"no {MASK} here", "")
+    assert read.results[0].error_messages == {"timeout": f"after {MASK}"}
+    assert read.measurement.timings == {"load": 12345678.0}
+    assert store.load_search() == (None, ((Candidate("sim", {"tp-size": 1}), f"because of {MASK}"),), 3)
+    assert store.load_refused() == [(Candidate("sim", {"tp-size": 2}), MASK)]
+
+
+def test_an_interrupted_write_keeps_what_was_there(store, monkeypatch):
+    store.save_search("enough", [], 1)
+    store.save("report.md", "old")
+
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    for save in (lambda: store.save_search("all", [], 2), lambda: store.save("report.md", "new")):
+        with pytest.raises(RunStoreError, match="disk"):
+            save()
+    assert store.load_search() == ("enough", (), 1)
+    assert (store.path / "report.md").read_text() == "old"
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EEXIST, errno.ENOSPC])
+def test_errors_of_what_is_done_under_the_lock_are_not_blamed_on_the_run(store, number):
+    with pytest.raises(OSError, match=r"docker\.sock"), store.lock():
+        raise OSError(number, "an error", "/var/run/docker.sock")
+    with store.lock():
+        pass
+
+
+@pytest.mark.parametrize("number", [errno.EISDIR, errno.ELOOP])
+def test_what_cannot_be_a_file_is_explained(tmp_path, number):
+    with pytest.raises(RunStoreError, match="Name another file"), explain_write_errors(tmp_path / ("x" * 300)):
+        raise OSError(number, os.strerror(number))

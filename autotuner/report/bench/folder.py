@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from autotuner.load import records
+from autotuner.output_files import write_whole
 from autotuner.redaction import redact_data, write_redacted
 from autotuner.report.bench.record import bench_csv, bench_record
 from autotuner.report.bench.result import BenchResult
@@ -16,15 +17,10 @@ JSON_FILE, CSV_FILE = "bench.json", "load-points.csv"
 
 def write_tables(bench: BenchResult, folder: Path) -> None:
     """Write JSON and CSV atomically; RunStoreError if they cannot be written."""
-    texts = {
-        JSON_FILE: json.dumps(redact_data(bench_record(bench)), indent=2, ensure_ascii=False) + "\n",
-        CSV_FILE: bench_csv(bench),
-    }
+    record = json.dumps(redact_data(bench_record(bench)), indent=2, ensure_ascii=False) + "\n"
     with explain_write_errors(folder):
-        for name, text in texts.items():
-            partial = folder / f"{name}.partial"
-            write_redacted(partial, text)
-            partial.replace(folder / name)
+        write_whole(folder / JSON_FILE, record.encode("utf-8", "backslashreplace"))
+        write_redacted(folder / CSV_FILE, bench_csv(bench))
 
 
 def draw(bench: BenchResult, folder: Path) -> None:
