@@ -31,21 +31,32 @@ MIN_DISTINCT_LENGTH = 16
 
 SECRET_WORDS = (
     r"token|secret|password|passwd|passphrase|api[-_. ]?key|access[-_.]?key|private[-_.]?key|auth[-_.]?key"
-    r"|credentials?|authorization|cookie|signature|session"
+    r"|credentials?|authorization|cookie|signature"
 )
+_SPECIAL_TOKENS = r"bos|eos|pad|unk|mask|sep|cls|img|image|video|audio|start|stop|end|think|reasoning|tool"
+"""What makes the name of a token of a vocabulary, as in `eos_token`."""
+
 JOINED_SECRET_WORDS = r"password|passwd|passphrase|apikey|secretkey|accesskey|authtoken|accesstoken"
 """Words that make a name one of a secret with nothing before them either, as in PGPASSWORD."""
-SECRET_NAME = re.compile(rf"((^|[-_. ])({SECRET_WORDS})|{JOINED_SECRET_WORDS})$", re.IGNORECASE)
+SECRET_NAME = re.compile(
+    rf"^(?!(?:.*[-_. ])?(?:{_SPECIAL_TOKENS})[-_]token$).*?((^|[-_. ])({SECRET_WORDS})|{JOINED_SECRET_WORDS})$",
+    re.IGNORECASE | re.DOTALL,
+)
 """Names of variables and headers whose values are secrets."""
 
 SECRET_OBJECT_KEYS = ("image_pull_secret",)
 """Settings named like secrets whose values are names of Kubernetes' objects."""
 
 KEY_FORMAT = re.compile(
-    r"(?<![A-Za-z0-9])(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|nvapi-[A-Za-z0-9_-]{20,}|gh[pousr]_[A-Za-z0-9]{20,}"
+    r"(?<![A-Za-z0-9])(hf_(?=[A-Za-z0-9]*\d)(?=[A-Za-z0-9]*[A-Z])[A-Za-z0-9]{20,}"
+    r"|sk-(?=[\w-]*?(?=[A-Za-z0-9]{0,15}\d)(?=[A-Za-z0-9]{0,15}[A-Z])[A-Za-z0-9]{16})[\w-]{20,}"
+    r"|nvapi-[A-Za-z0-9_-]{20,}|gh[pousr]_[A-Za-z0-9]{20,}"
     r"|github_pat_\w{20,}|glpat-[A-Za-z0-9_-]{16,}|AKIA[A-Z0-9]{16}|xox[abprs]-[A-Za-z0-9-]{10,}|AIza[\w-]{30,})"
 )
-"""Keys that their issuers made recognisable: Hugging Face, OpenAI, NVIDIA, GitHub, GitLab, AWS, Slack, Google."""
+"""Keys that their issuers made recognisable: Hugging Face, OpenAI, NVIDIA, GitHub, GitLab, AWS, Slack, Google.
+
+Names of models begin like the first two: those keys are random letters of both cases and digits.
+"""
 
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _ESCAPED_BLANKS = r"(?:\\{0,3}\s|\\{1,3}(?:[nrtvf]|0(?:11|12|15|40))|%(?:20|09|0[aAdD])|\+|&#(?:9|10|13|32);)+"
@@ -57,7 +68,7 @@ _DOUBLED = {"'": ("''", "'\"'\"'"), '"': ('""',)}
 _ENTITIES = {"&": ("amp",), "<": ("lt",), ">": ("gt",), '"': ("quot",), "'": ("apos",)}
 _PLAIN_WORD = re.compile(r"[a-z]+([-_][a-z]+)*")
 _SCHEMES = ("Bearer ", "Basic ", "Token ", "ApiKey ", "Key ")
-_JSON_SECRET = re.compile(rf'"([\w-]*({SECRET_WORDS}))"\s*:\s*"[^"]+"', re.IGNORECASE)
+_JSON_TEXT = re.compile(r'"([\w.-]+)"\s*:\s*"[^"]+"')
 
 
 class Redactor:
@@ -87,7 +98,7 @@ class Redactor:
     def remember_environment(self, variables: Mapping[str, str]) -> None:
         """Remember the variables that are named like secrets, and the passwords in addresses, as of proxies."""
         for name, value in variables.items():
-            if SECRET_NAME.search(name):
+            if SECRET_NAME.search(name) and not is_path_of_secret(name, value):
                 self.remember(value, MIN_ENVIRONMENT_LENGTH)
             elif password := url_password(value):
                 self.remember(password)
@@ -210,12 +221,24 @@ def remember_settings(settings: Mapping[str, Any]) -> None:
     """Remember the secrets of a configuration: texts under names of secrets, keys, and passwords in addresses."""
     for name, text in _texts(settings):
         if not is_reference(text):
-            if _holds_secret(name):
+            if _holds_secret(name) and not is_path_of_secret(name, text):
                 remember_secret(text)
             for match in KEY_FORMAT.finditer(text):
                 remember_secret(match[0])
             if password := url_password(text):
                 remember_secret(password)
+
+
+def is_path_of_secret(name: str, value: str) -> bool:
+    """Whether a variable or setting names the file with the secret, as GOOGLE_APPLICATION_CREDENTIALS does."""
+    return value.startswith("/") and (re.search(r"credentials?$", name, re.IGNORECASE) is not None or _exists(value))
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
 
 
 def _texts(data: Any, name: str = "") -> Iterator[tuple[str, str]]:
@@ -240,14 +263,16 @@ def secret_in(name: str, value: Any) -> str | None:
     for key, text in _texts(value, name):
         if not text or is_reference(text) or text == MASK:
             continue
-        if len(text) >= MIN_LENGTH and _holds_secret(key):
+        if len(text) >= MIN_LENGTH and _holds_secret(key) and not is_path_of_secret(key, text):
             return "is a secret" if key == name else f"holds a secret, {key!r}"
         if url_password(text):
             return "holds an address with a password"
         if inner := names_secret(text):
             return f"holds a secret, {inner!r}"
-        if KEY_FORMAT.search(text) or _redactor().finds(text, MIN_DISTINCT_LENGTH):
+        if KEY_FORMAT.search(text):
             return "holds a key"
+        if _redactor().finds(text, MIN_DISTINCT_LENGTH):
+            return "holds a text that is known as a secret, from a header or a variable named like one"
     return None
 
 
@@ -294,8 +319,7 @@ def url_password(value: str) -> str | None:
 
 def names_secret(text: str) -> str | None:
     """The name of the first secret that JSON in a text holds, such as `{"api_key": "..."}`."""
-    match = _JSON_SECRET.search(text)
-    return match[1] if match else None
+    return next((match[1] for match in _JSON_TEXT.finditer(text) if SECRET_NAME.search(match[1])), None)
 
 
 def _is_random(value: str) -> bool:

@@ -14,7 +14,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from autotuner import escaping, redaction
-from autotuner.redaction import MASK, Redactor
+from autotuner.redaction import MASK, Redactor, secret_in
 from autotuner.report.page.document import inert_json
 
 SECRETS = st.text(
@@ -139,3 +139,40 @@ def test_texts_without_secrets_stay() -> None:
 )
 def test_headers_are_recorded_unless_they_are_secrets(name: str, value: str, is_secret: bool) -> None:
     assert redaction.mask_values({name: value}) == {name: MASK if is_secret else value}
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("task_name", "sk-llama-3-8b-instruct-finetuned"),
+        ("model.id_or_path", "/data/hf_llama3instructfinetuned8b"),
+        ("model.id_or_path", "./sk-Llama-3-8B-Instruct-finetuned"),
+        ("parameters.mm-processor-kwargs", '{"image_token": "<image>"}'),
+        ("parameters.hf-overrides", {"pad_token": "<pad>", "eos-token": "</s>"}),
+        ("runtime.env.GOOGLE_APPLICATION_CREDENTIALS", "/root/account.json"),
+        ("parameters.max-num-batched-tokens", 8192),
+        ("runtime.env.VLLM_HTTP_SESSION", "reuse"),
+    ],
+)
+def test_names_of_models_and_of_vocabulary_tokens_and_paths_are_no_secrets(path, value):
+    assert secret_in(path, value) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("task_name", "sk-proj-aB3dE5fG7hI9jK1lM3nO5pQ7rS9"),
+        ("model.id_or_path", "hf_aB3dE5fG7hI9jK1lM3nO5pQ7rS9tU"),
+        ("parameters.config", '{"hub_token": "abcdefgh"}'),
+        ("runtime.env.AWS_SESSION_TOKEN", "abcdefgh"),
+        ("runtime.env.AWS_SECRET_ACCESS_KEY", "/abc+defgh/ijkl"),
+    ],
+)
+def test_keys_and_what_is_named_like_one_are_secrets(path, value):
+    assert secret_in(path, value) is not None
+
+
+def test_a_variable_that_names_the_file_of_a_secret_is_not_masked(tmp_path):
+    redactor = Redactor()
+    redactor.remember_environment({"SSH_COOKIE": str(tmp_path), "DB_CREDENTIALS": "/nowhere/at/all"})
+    assert redactor.text(f"{tmp_path} /nowhere/at/all") == f"{tmp_path} /nowhere/at/all"

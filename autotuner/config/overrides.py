@@ -53,6 +53,10 @@ OPTION_BY_PATH = {
 """Dotted path -> the command-line option that sets it."""
 
 
+TEXT_SECTION = "runtime.env."
+"""Settings below this path are text, whatever they look like."""
+
+
 def written_name(path: str, place: str) -> str:
     """A value as the user wrote it: its option, or its dotted path and the file that holds it."""
     if place == COMMAND_LINE:
@@ -102,5 +106,7 @@ def parse_set(text: str) -> dict[str, Any]:
             why="It must be a dotted path, an equals sign and a value.",
             remedy="For example: --set optimization.max_iterations=5, or --set 'parameters.tp-size=[1, 2]'.",
         )
+    if path.startswith(TEXT_SECTION) and not value.strip().startswith(('"', "'")) and value.strip() != "null":
+        return nest(path, value)  # variables are text, and a shell has removed the quotes
     document = yaml_documents.parse(value, source=f"--set {path}")
     return nest(path, yaml_documents.plain_data(document.data, path))

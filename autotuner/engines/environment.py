@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from autotuner.core import Value
 from autotuner.errors import ConfigError
 from autotuner.experiment import Runtime
-from autotuner.redaction import SECRET_NAME, secret_in, url_password
+from autotuner.redaction import SECRET_NAME, is_path_of_secret, secret_in, url_password
 
 HUB_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 SECRET_FLAG = re.compile(r"--?[\w-]*(api[-_]?key|password|secret|(hf|auth|access|bearer)[-_]?token)$", re.IGNORECASE)
@@ -34,7 +34,8 @@ def split_secrets(runtime: Runtime) -> tuple[dict[str, str], tuple[str, ...]]:
     env: dict[str, str] = {}
     secrets = [name for name in HUB_TOKENS if os.environ.get(name)]
     for name, value in runtime.env.items():
-        is_secret = SECRET_NAME.search(name) or secret_in("", value)
+        is_named_secret = SECRET_NAME.search(name) and not is_path_of_secret(name, value)
+        is_secret = is_named_secret or secret_in("", value)
         if not is_secret and (value or not url_password(os.environ.get(name, ""))):
             env[name] = value
         elif value:

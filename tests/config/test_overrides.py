@@ -145,3 +145,10 @@ def test_rules_of_layers_add_up_and_null_takes_one_or_all_of_them_back(write):
 def test_a_range_may_end_at_a_word(write):
     write("profiles/mine.yaml", RULES)
     assert compose(TaskContext(profiles=["mine"], total_gpus=4)).data["parameters"]["tp-size"] == [1, 2, 4]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("100", "100"), ("", ""), ("true", "true"), ('"1"', "1"), ("a: b", "a: b"), ("null", None)]
+)
+def test_variables_of_the_engine_are_text_whatever_they_look_like(text, value):
+    assert parse_set(f"runtime.env.X={text}") == {"runtime": {"env": {"X": value}}}

@@ -60,8 +60,18 @@ def read_config(options: ClusterOptions) -> SingleConfig:
     if in_pod and options.kubeconfig is None and options.context is None:
         return _require_user(KubeConfig.from_service_account().get())
     path = kubeconfig_path(options)
+    if Path(path).expanduser().is_dir():
+        raise _unreadable(path, "It is a folder.")
+    if options.kubeconfig is not None and not Path(path).expanduser().exists():
+        raise _unreadable(path, "There is no such file.")
     try:
-        config = KubeConfig.from_file(path).get(options.context)
+        kubeconfig = KubeConfig.from_file(path)
+        if options.context is not None and options.context not in kubeconfig.contexts:
+            raise MachineError(
+                f"The kubeconfig {path} has no context '{options.context}'.",
+                remedy=f"Choose one of its contexts: {', '.join(sorted(kubeconfig.contexts)) or 'it has none'}.",
+            )
+        config = kubeconfig.get(options.context)
     except ConfigError as error:
         raise MachineError(
             "There is no cluster to run on.",
@@ -69,13 +79,19 @@ def read_config(options: ClusterOptions) -> SingleConfig:
             remedy="Log in to a cluster until `kubectl get pods` works, or name its file with --kubeconfig and its "
             "context with --context.",
         ) from error
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
-        raise MachineError(
-            f"The kubeconfig {path} cannot be read.",
-            why=f"{type(error).__name__}: {_first_line(error)}",
-            remedy="Correct the file until `kubectl config view` shows it, or name another with --kubeconfig.",
-        ) from error
+    except (OSError, yaml.YAMLError) as error:
+        raise _unreadable(path, _first_line(error)) from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise _unreadable(path, "It is empty, or has not the fields of a kubeconfig.") from error
     return _require_user(config)
+
+
+def _unreadable(path: str, reason: str) -> MachineError:
+    return MachineError(
+        f"The kubeconfig {path} cannot be read.",
+        why=reason,
+        remedy="Correct the file until `kubectl config view` shows it, or name another with --kubeconfig.",
+    )
 
 
 def kubeconfig_path(options: ClusterOptions) -> str:

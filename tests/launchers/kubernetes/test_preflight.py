@@ -128,7 +128,9 @@ def test_an_expired_token_is_told_apart_from_a_cluster_that_is_gone(cluster, tmp
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (None, "no cluster to run on"),
+        (None, "There is no such file"),
+        ("", "It is empty"),
+        ("hello", "It is empty, or has not the fields"),
         ("[]", "cannot be read"),
         ("{clusters: [", "cannot be read"),
         ("{clusters: [], contexts: []}", "no cluster to run on"),
@@ -141,3 +143,13 @@ def test_a_kubeconfig_that_is_no_good_is_one_paragraph(tmp_path, text, words):
     launcher = KubernetesLauncher(Deployment(mode="kubernetes", kubeconfig=str(path)))
     with pytest.raises(MachineError, match=words):
         launcher.preflight(factories.experiment(), SPEC)
+
+
+def test_a_kubeconfig_that_is_a_folder_and_a_context_that_it_has_not_are_named(tmp_path):
+    kubeconfig = str(write_kubeconfig(tmp_path / "config", "http://127.0.0.1:1"))
+    for deployment, words in (
+        (Deployment(mode="kubernetes", kubeconfig=str(tmp_path)), "It is a folder"),
+        (Deployment(mode="kubernetes", kubeconfig=kubeconfig, context="nope"), "no context 'nope'.*its contexts: test"),
+    ):
+        with pytest.raises(MachineError, match=words):
+            KubernetesLauncher(deployment).preflight(factories.experiment(), SPEC)
