@@ -74,7 +74,7 @@ class EngineTracer:
     def record(self, output: Path) -> EngineTrace:
         """Record a trace and copy its files to `output`; profilers that were started are stopped whatever happens.
 
-        EndpointError where a profiler cannot be started or stopped, or no request is answered, or no file appears.
+        EndpointError if a profiler cannot be started or stopped, or no request is answered, or no file appears.
         """
         output.mkdir(parents=True, exist_ok=True)
         folder = self.server_folder

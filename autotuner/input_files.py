@@ -18,7 +18,7 @@ def read_text(path: Path, max_bytes: int | None = MAX_BYTES) -> str:
 
 
 def open_bytes(path: Path) -> BinaryIO:
-    """Open a file or a pipe for reading; OSError where it is a device."""
+    """Open a file or a pipe for reading; OSError if it is a device."""
     file = path.open("rb")
     mode = os.fstat(file.fileno()).st_mode
     if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
@@ -28,7 +28,7 @@ def open_bytes(path: Path) -> BinaryIO:
 
 
 def read_bytes(path: Path, max_bytes: int | None = MAX_BYTES) -> bytes:
-    """The content of a file or a pipe; OSError where it is a device or has more bytes."""
+    """The content of a file or a pipe; OSError if it is a device or has more bytes."""
     with open_bytes(path) as file:
         data = file.read() if max_bytes is None else file.read(max_bytes + 1)
     if max_bytes is not None and len(data) > max_bytes:
@@ -37,7 +37,7 @@ def read_bytes(path: Path, max_bytes: int | None = MAX_BYTES) -> bytes:
 
 
 def read_yaml(path: Path) -> Any:
-    """The YAML of a file; OSError as `read_text`, ValueError where it is none or nested too deeply."""
+    """The YAML of a file; OSError as `read_text`, ValueError if it is none or nested too deeply."""
     import yaml
 
     try:
@@ -50,7 +50,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON of a file; OSError as `read_text`, ValueError where it is none or nested too deeply."""
+    """The JSON of a file; OSError as `read_text`, ValueError if it is none or nested too deeply."""
     try:
         return json.loads(read_text(path))
     except RecursionError as error:

@@ -61,7 +61,7 @@ def without_expansion(text: str) -> str:
 
 
 def check_object_name(text: str) -> str:
-    """The text, which is a name of an object; ValueError where it is none."""
+    """The text, which is a name of an object; ValueError if it is none."""
     if len(text) > 253 or not _SUBDOMAIN.fullmatch(text):
         raise ValueError(f"'{text}' is no name of a Kubernetes object: small letters, digits, dashes and dots")
     return text
@@ -81,7 +81,7 @@ def _is_label_value(text: str) -> bool:
 
 
 def check_variable(name: str) -> str:
-    """The name, which Kubernetes takes for a variable of a container; ValueError where it does not."""
+    """The name, which Kubernetes takes for a variable of a container; ValueError if it does not."""
     if not _VARIABLE.fullmatch(name):
         raise ValueError(f"Kubernetes takes no environment variable called '{name}'")
     return name

@@ -107,7 +107,7 @@ def check_engine_flags(experiment: Experiment, engine: Engine, *, is_launched: b
 def preflight(
     experiment: Experiment, engine: Engine, launcher: Launcher, largest_candidate: Candidate | None = None
 ) -> None:
-    """Raise MachineError when this machine, or the cluster, lacks what the experiment needs; starts no server.
+    """Raise MachineError if this machine, or the cluster, lacks what the experiment needs; starts no server.
 
     `largest_candidate` is the one with the most GPUs, for which a cluster must have a node.
     """

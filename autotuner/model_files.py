@@ -26,7 +26,7 @@ def path_or_name(model: Model) -> str:
 
 
 def check_folder(model: Model) -> None:
-    """Raise ConfigError when the model is a path that is not a folder with a config.json that can be read."""
+    """Raise ConfigError if the model is a path that is not a folder with a config.json that can be read."""
     if not is_path(model.id_or_path):
         return
     folder = Path(path_or_name(model))

@@ -128,7 +128,7 @@ class Rules:
                     )
 
     def check_switches(self, parameters: ParameterChoices) -> None:
-        """ConfigError where a rule uses a name as true or false that can have another value."""
+        """ConfigError if a rule uses a name as true or false that can have another value."""
         for key, rule in self._located_rules():
             for name in sorted(rule.boolean_names):
                 values = (self.context[name],) if name in self.context else parameters.get(name, ())

@@ -223,7 +223,7 @@ class RunSetup:
 
 
 def _check_disk(output: Path) -> None:
-    """MachineError where the disk of the runs folder is nearly full."""
+    """MachineError if the disk of the runs folder is nearly full."""
     folder = next(parent for parent in (output.absolute(), *output.absolute().parents) if parent.exists())
     free_bytes = shutil.disk_usage(folder).free
     if free_bytes < MIN_FREE_DISK_BYTES:

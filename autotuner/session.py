@@ -34,7 +34,7 @@ class Session:
 
     @classmethod
     def start(cls, composition: Composition, output: Path) -> Session:
-        """Make a run folder in `output`; AutotuneError where configuration or machine forbid the run."""
+        """Make a run folder in `output`; AutotuneError if configuration or machine forbid the run."""
         from autotuner.run_setup import RunSetup
 
         setup = RunSetup.from_experiment(composition.experiment)

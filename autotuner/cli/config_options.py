@@ -274,7 +274,7 @@ class ConfigOptions:
     ] = None
 
     def compose(self) -> Composition:
-        """Compose and validate the configuration; UsageError where files ask for several."""
+        """Compose and validate the configuration; UsageError if files ask for several."""
         from autotuner.errors import UsageError
 
         compositions = self.compose_all()

@@ -282,7 +282,7 @@ def make_table(
 
 
 def flush_output() -> None:
-    """Write what is buffered of stdout; OSError where it cannot be written, as to a full disk."""
+    """Write what is buffered of stdout; OSError if it cannot be written, as to a full disk."""
     sys.stdout.flush()
 
 

@@ -320,7 +320,7 @@ def _default_model(runtime: str) -> str:
 
 
 def powers_of_two(low: int, high: int) -> tuple[int, ...]:
-    """The powers of two from `low` to `high`, and `low` itself; UsageError where there is none."""
+    """The powers of two from `low` to `high`, and `low` itself; UsageError if there is none."""
     counts = sorted({low, *(2**exponent for exponent in range(high.bit_length()) if low <= 2**exponent <= high)})
     if low > high:
         raise UsageError(f"The GPUs of one worker go from {low} to {high}.", remedy="Give the smaller number first.")

@@ -110,7 +110,7 @@ def _print_cost(cost: float | None, tokens_per_second: float) -> None:
 
 
 def _usable_profile(folder: Path, decode_folder: Path | None = None) -> PlannerProfile:
-    """The arrays of a profile; ConfigError where a planner cannot use them."""
+    """The arrays of a profile; ConfigError if a planner cannot use them."""
     from autotuner.profiling.planner_profile import PlannerProfile
 
     profile = PlannerProfile.read(folder, decode_folder)

@@ -26,14 +26,14 @@ T = TypeVar("T")
 
 
 def save_baseline(run: ComparedRun, path: Path) -> None:
-    """Write a run as a baseline file; RunStoreError where it cannot be written."""
+    """Write a run as a baseline file; RunStoreError if it cannot be written."""
     with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, (json.dumps(_run_to_json(run), indent=1) + "\n").encode())
 
 
 def load_baseline(path: Path) -> ComparedRun:
-    """Read a baseline file; RunStoreError where it is none."""
+    """Read a baseline file; RunStoreError if it is none."""
     try:
         data = read_json(path)
     except OSError as error:

@@ -24,7 +24,7 @@ _EXAMPLE_MODEL = "llama-3.1-8b"
 def check_file(
     path: str | Path, context: TaskContext | None = None, check_values: ValuesCheck = lambda values, origin: None
 ) -> Composition:
-    """Check every layer and case of a profile file, then compose it; ConfigError where it cannot be used.
+    """Check every layer and case of a profile file, then compose it; ConfigError if it cannot be used.
 
     Without a context it is composed for the simulated engine, or for the engine that it names itself. `check_values`
     is given the parameters of every layer and case, each with all of its values, and says which are wrong.

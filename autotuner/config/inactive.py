@@ -19,7 +19,7 @@ MAX_COMBINATIONS = 10_000
 def remove_inactive(merged: MergedConfig, experiment: Experiment) -> list[str]:
     """Remove parameters and values whose condition can never hold; returns a warning for each parameter.
 
-    ConfigError where a rule uses a parameter that is not a boolean as one.
+    ConfigError if a rule uses a parameter that is not a boolean as one.
     """
     rules = Rules.from_experiment(experiment)
     rules.check_switches(experiment.parameters)

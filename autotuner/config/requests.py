@@ -34,7 +34,7 @@ class TaskRequest:
 
 
 def read_requests(files: Sequence[Path]) -> list[TaskRequest]:
-    """The requests of some files, in order, with names made distinct; ConfigError where a file holds none."""
+    """The requests of some files, in order, with names made distinct; ConfigError if a file holds none."""
     requests = [request for file in files for request in _file_requests(file)]
     given = {request.name for request in requests}
     named: dict[str, TaskRequest] = {}

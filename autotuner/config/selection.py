@@ -23,7 +23,7 @@ class Selection:
 
 
 def read_selection(context: TaskContext) -> Selection:
-    """Find and read all selected files; ConfigError where one does not exist."""
+    """Find and read all selected files; ConfigError if one does not exist."""
     selection = Selection()
     for name in context.layers:
         preset, warnings = catalog.find("preset", name)

@@ -189,7 +189,7 @@ def _relative_path(path: Path) -> str:
 
 
 def _check_size(root: yaml.Node, source: str) -> None:
-    """ConfigError where a document with its aliases written out is too large or too deep to be a configuration."""
+    """ConfigError if a document with its aliases written out is too large or too deep to be a configuration."""
     sizes: dict[int, tuple[int, int]] = {}
 
     def measure(node: yaml.Node, depth: int) -> tuple[int, int]:

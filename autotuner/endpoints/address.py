@@ -58,10 +58,10 @@ class Address:
 
     @classmethod
     def from_url(cls, url: str) -> Address:
-        """Parse `http://host:port/path`; ConfigError when it is not such an address.
+        """Parse `http://host:port/path`; ConfigError if it is not such an address.
 
         A path is the base of the API, with or without the endpoint's own path; without a path it is `/v1`.
-        UsageError when it is the path of an API that is not supported.
+        UsageError if it is the path of an API that is not supported.
         """
         try:
             parts = urlsplit(url)
@@ -194,5 +194,5 @@ class Endpoint:
 
     @cached_property
     def address(self) -> Address:
-        """Where to connect; ConfigError when `url` is not a server address."""
+        """Where to connect; ConfigError if `url` is not a server address."""
         return Address.from_url(self.url)

@@ -82,11 +82,11 @@ class Answer:
             raise NoAnswerError(self.summary, self.status)
 
     def json(self) -> Any:
-        """The JSON of the response; ValueError when it is none."""
+        """The JSON of the response; ValueError if it is none."""
         return _parse_json(self.text.removeprefix("\ufeff"))
 
     def events(self) -> list[dict[str, Any]]:
-        """The JSON objects of the response, which may be an event stream; ValueError when there is anything else."""
+        """The JSON objects of the response, which may be an event stream; ValueError if there is anything else."""
         text = self.text.lstrip("\ufeff \t\r\n")
         if text.startswith("{"):
             events = [self.json()]
@@ -136,7 +136,7 @@ class Client(AbstractContextManager["Client"]):
     ) -> Answer:
         """Ask a page of the API such as `/models`: a GET request, or with a JSON `body` a POST.
 
-        NoAnswerError when no response comes in `timeout` seconds, or not all of it `body_timeout` seconds after its
+        NoAnswerError if no response comes in `timeout` seconds, or not all of it `body_timeout` seconds after its
         headers.
         """
         return self._ask(self.address.api_target(path), body, timeout, body_timeout)

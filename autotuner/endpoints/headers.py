@@ -70,7 +70,7 @@ def key_remedy(header_names: Iterable[str]) -> str:
 
 
 def _resolved(name: str, value: str) -> str:
-    """The value of a header to send; MachineError where it was a secret, which no run folder keeps, or is not set."""
+    """The value of a header to send; MachineError if it was a secret, which no run folder keeps, or is not set."""
     if value == MASK:
         raise MachineError(
             f"The header {name!r} of this run is not known any more.",

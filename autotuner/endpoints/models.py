@@ -74,7 +74,7 @@ class ServedModel:
 
 
 def model_cards(client: Client, deadline: float = 0.0, timeout: float = TIMEOUT_SECONDS) -> list[dict[str, Any]]:
-    """What the server says about each model, its "id" and more; NoAnswerError when it has no list.
+    """What the server says about each model, its "id" and more; NoAnswerError if it has no list.
 
     A model without a name, which some list as null, is left out. A server that is loading its model is asked again
     until `deadline` of the monotonic clock.
@@ -95,7 +95,7 @@ def model_cards(client: Client, deadline: float = 0.0, timeout: float = TIMEOUT_
 
 
 def list_models(client: Client, deadline: float = 0.0, timeout: float = TIMEOUT_SECONDS) -> ModelList:
-    """The models that the server lists; NoAnswerError when it does not. See `model_cards`."""
+    """The models that the server lists; NoAnswerError if it does not. See `model_cards`."""
     cards = model_cards(client, deadline, timeout)
     is_simulated = any(card.get("owned_by") == SIMULATOR_OWNER for card in cards)
     return ModelList(tuple(card["id"] for card in cards), is_simulated)
@@ -117,7 +117,7 @@ def find_served_model(
     With `model` given, no error is raised for a server that does not answer, unless it `must_answer`: the load
     test reports it. Nor need it list that model, as long as it does not refuse it: lists may be empty, or one page.
     `form` is how requests are written if the server takes them; `time_limit` is for its first token.
-    UsageError when no model is given and the server lists several or none; EndpointError when it
+    UsageError if no model is given and the server lists several or none; EndpointError if it
     does not answer, refuses, serves other models, or gives no token on any route.
     """
     address = Address.from_url(url)
@@ -290,7 +290,7 @@ def _denies_model(answer: Answer, model: str) -> bool:
 
 
 def _redirect_target(address: Address, redirect: RedirectedError, headers: Mapping[str, str]) -> Address:
-    """The address of the API that a redirect leads to; EndpointError when it is not followed."""
+    """The address of the API that a redirect leads to; EndpointError if it is not followed."""
     location = urlsplit(redirect.location)
     target = f"{location.scheme}://{location.netloc.rpartition('@')[2]}{location.path}"
     target = target.rstrip("/")

@@ -79,7 +79,7 @@ def find_route(
 
     Each request may take `time_limit` seconds, because the model may have to be loaded first; where none is
     answered in time, the route is left unchecked. EndpointError when the server refuses a field of `form`'s own
-    `extra_body`; RedirectedError when it says that the route is elsewhere.
+    `extra_body`; RedirectedError if it says that the route is elsewhere.
     """
     usual = form or RequestForm()
     attempts = list(_attempts(kind, usual))

@@ -38,7 +38,7 @@ class TlsTrust:
     insecure: bool = False
 
     def context(self) -> ssl.SSLContext:
-        """The TLS settings of a client; ConfigError when the file cannot be used."""
+        """The TLS settings of a client; ConfigError if the file cannot be used."""
         import ssl
 
         if self.insecure:

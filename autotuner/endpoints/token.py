@@ -29,7 +29,7 @@ def request_token(
     form: RequestForm | None = None,
     output_tokens: int = 1,
 ) -> Answer:
-    """Request one token; NoAnswerError when no response comes within `timeout` seconds, at least 1."""
+    """Request one token; NoAnswerError if no response comes within `timeout` seconds, at least 1."""
     salt = secrets.token_hex(8)
     prompts = Prompts(kind=kind, model=model, vocab_size=VOCAB_SIZE, salt=salt, phase="probe", form=form)
     return client.ask(API_PATHS[kind], prompts.body(0, PROMPT_TOKENS, output_tokens), max(timeout, 1.0))

@@ -150,7 +150,7 @@ class CommandLineEngine(ABC):
         return list(zip(flags, always_set, strict=True))
 
     def _check_native(self, name: str, values: Sequence[Value], table: FlagTable) -> Flag:
-        """The engine's own flag that `name` means; ConfigError when it has none or refuses a value."""
+        """The engine's own flag that `name` means; ConfigError if it has none or refuses a value."""
         spelling = self.native_flag(name)
         flag = table.find(spelling)
         if flag is None:
@@ -175,7 +175,7 @@ class CommandLineEngine(ABC):
             )
 
     def _claim_flag(self, flag: Flag, key: str, name: str, owners: FlagOwners) -> None:
-        """Record that `name` sets the flag, or a key of its value; ConfigError when autotune or another sets it."""
+        """Record that `name` sets the flag, or a key of its value; ConfigError if autotune or another sets it."""
         self._check_reserved(flag, name)
         owner = owners.claim(flag.name, key, name)
         if owner != name:

@@ -29,7 +29,7 @@ def split_secrets(runtime: Runtime) -> tuple[dict[str, str], tuple[str, ...]]:
     """Split `runtime.env` into variables that may be written down, and names of secrets that are passed through.
 
     A variable named like a secret must have an empty value, which passes it through from the caller's
-    environment; ConfigError when it has a value. Hugging Face tokens are always passed through.
+    environment; ConfigError if it has a value. Hugging Face tokens are always passed through.
     """
     env: dict[str, str] = {}
     secrets = [name for name in HUB_TOKENS if os.environ.get(name)]

@@ -91,7 +91,7 @@ class Engine(Protocol):
         """Port of printed commands; the engine's own default."""
 
     def base_command(self, runtime: Runtime) -> tuple[str, ...]:
-        """The argv before the flags, such as (/bin/vllm, serve); MachineError when the engine is not installed."""
+        """The argv before the flags, such as (/bin/vllm, serve); MachineError if the engine is not installed."""
 
     def flags(self, runtime: Runtime | None = None) -> FlagTable:
         """Flags of the engine that `runtime` names if it is installed, else of the bundled version."""
@@ -118,7 +118,7 @@ class Engine(Protocol):
         """A container that prints the --help of the engine in an image."""
 
     def check_model(self, model: Model) -> None:
-        """Raise ConfigError when the model is a path without a model in it."""
+        """Raise ConfigError if the model is a path without a model in it."""
 
     def rejection_reason(self, candidate: Candidate, context: LaunchContext) -> str | None:
         """Why the candidate cannot run in this context, as far as known before a launch; None if it may."""

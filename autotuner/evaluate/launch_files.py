@@ -110,7 +110,7 @@ def default_format(experiment: Experiment) -> str:
 def launch_files(launch: DeployedCandidate, format: str, *, with_remark: bool) -> dict[str, str]:
     """The text of each file by its name, the main one first; `with_remark` puts the launch's remark above that.
 
-    UsageError or ConfigError where the launch has no such form.
+    UsageError or ConfigError if the launch has no such form.
     """
     if format in FORMATS:
         files = render_files(replace(launch.serving, remark=launch.remark if with_remark else ""), format)

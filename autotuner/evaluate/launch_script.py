@@ -33,7 +33,7 @@ def several_servers(
 ) -> ServingSpec:
     """Servers of a candidate on one host behind a router on `port`: replicas, or prefill and decode servers.
 
-    UsageError or ConfigError where the engine has no such form.
+    UsageError or ConfigError if the engine has no such form.
     """
     context = LaunchContext.from_experiment(experiment, port, print_only=True)
     context = replace(context, container=format != "shell")

@@ -57,7 +57,7 @@ def run_trial(evaluator: Evaluator, number: int, launch: Launch, folder: Path, d
 def _evaluate(evaluator: Evaluator, number: int, launch: Launch, folder: Path, devices: tuple[int, ...]) -> Measurement:
     """Evaluate a launch, again from its start when the cluster has ended its pod, which says nothing of the candidate.
 
-    MachineError when that has happened MAX_EVICTIONS times.
+    MachineError if that has happened MAX_EVICTIONS times.
     """
     first_plan = launch.load_plan or ListedLoads(evaluator.workload)
     message = ""

@@ -56,7 +56,7 @@ def launcher(name: str, deployment: Deployment | None = None, time_limit: float 
 
 
 def require_lightkube() -> None:
-    """MachineError where the library that speaks with clusters is not installed."""
+    """MachineError if the library that speaks with clusters is not installed."""
     if importlib.util.find_spec("lightkube") is None:
         raise MachineError(
             "Running on a Kubernetes cluster needs the package lightkube.",

@@ -46,7 +46,7 @@ class DockerServer:
         self._follower: threading.Thread | None = None
 
     def exit_status(self) -> int | None:
-        """Exit status, above 128 for a signal; None while it runs; MachineError when the daemon went away."""
+        """Exit status, above 128 for a signal; None while it runs; MachineError if the daemon went away."""
         if self._daemon_error is not None:
             raise MachineError(
                 "The Docker daemon went away during a trial.",

@@ -124,9 +124,9 @@ def _lock_free_gpus(
 
 
 def lock_file(path: Path) -> IO[str]:
-    """Open and lock a file until it is closed; LockHeldError when another process holds the lock.
+    """Open and lock a file until it is closed; LockHeldError if another process holds the lock.
 
-    MachineError when its folder or the one above is another user's, or others may write there.
+    MachineError if its folder or the one above is another user's, or others may write there.
     """
     for folder in (path.parent.parent, path.parent):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

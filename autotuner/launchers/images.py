@@ -38,7 +38,7 @@ HELP_TIMEOUT_SECONDS = 180
 
 @contextmanager
 def docker_client() -> Iterator[DockerClient]:
-    """A client of the Docker daemon; MachineError when none answers."""
+    """A client of the Docker daemon; MachineError if none answers."""
     import docker
 
     try:
@@ -82,7 +82,7 @@ def _system_error(error: BaseException | None) -> OSError | None:
 
 
 def require_image(client: DockerClient, name: str) -> Image:
-    """The image called `name`, pulled when it is not on this machine; MachineError when it cannot be pulled."""
+    """The image called `name`, pulled when it is not on this machine; MachineError if it cannot be pulled."""
     with contextlib.suppress(ImageNotFound):
         return client.images.get(name)
     LOG.info("pulling image %s", name)

@@ -40,7 +40,7 @@ class Launcher(Protocol):
         """False when it only connects to a running server, and needs no spec."""
 
     def preflight(self, experiment: Experiment, spec: ServerSpec | None) -> None:
-        """Raise MachineError or ConfigError when no server of the experiment can run here; starts none.
+        """Raise MachineError or ConfigError if no server of the experiment can run here; starts none.
 
         `spec` is the container that prints the engine's --help where Docker runs it, and the server with the most
         GPUs on a cluster; None where servers need no container.
@@ -52,5 +52,5 @@ class Launcher(Protocol):
     def launch(self, spec: ServerSpec | None, log: Path) -> AbstractContextManager[Server]:
         """Start the server of `spec` with its output appended to `log`; the end of the block stops all of it.
 
-        EngineError where something other than the server keeps it from being started, such as a full cluster.
+        EngineError if something other than the server keeps it from being started, such as a full cluster.
         """

@@ -56,7 +56,7 @@ def wait_until_ready(
     """Wait until the server is healthy, lists the model and has generated one token.
 
     `ready_path` is None for a server that runs already, which may list the model or not as long as it generates.
-    ServerExitedError when the server ends meanwhile, TimeoutError with its last response after
+    ServerExitedError if the server ends meanwhile, TimeoutError with its last response after
     `timeout` seconds, EngineError when it serves another model or refuses a request.
     """
     deadline = time.monotonic() + timeout

@@ -340,7 +340,7 @@ class Dialer:
         self.tls_context = (tls or TlsTrust()).context() if address.tls else None
 
     async def open(self) -> Connection:
-        """Connect to the first address that accepts; DialError when none does."""
+        """Connect to the first address that accepts; DialError if none does."""
         loop = asyncio.get_running_loop()
         last_error: OSError | TimeoutError | None = None
         timestamped = self.opened_count % self.timestamp_every == 0 and not self.tls_context

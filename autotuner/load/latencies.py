@@ -34,7 +34,7 @@ class RequestLatencies:
 
 
 def read_latencies(path: Path) -> RequestLatencies:
-    """Read the file of records; OSError or ValueError where it is missing or damaged.
+    """Read the file of records; OSError or ValueError if it is missing or damaged.
 
     The definitions are those of `RequestRecord` and of `scoring.window`.
     """

@@ -84,7 +84,7 @@ class OverheadMeter:
 
 
 class KernelTimer:
-    """A timerfd watched by the running event loop like a socket; OSError where the system has none."""
+    """A timerfd watched by the running event loop like a socket; OSError if the system has none."""
 
     def __init__(self, callback: Callable[[], None]) -> None:
         try:

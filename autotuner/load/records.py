@@ -26,7 +26,7 @@ _CATEGORY_COLUMNS = ("finish_reason", "error", "token_counts")
 
 
 def save(path: str | Path, observation: Observation) -> None:
-    """Write `observation` to `path` atomically; RunStoreError when it cannot be written."""
+    """Write `observation` to `path` atomically; RunStoreError if it cannot be written."""
     import numpy as np
 
     path = Path(path)
@@ -72,7 +72,7 @@ def save(path: str | Path, observation: Observation) -> None:
 
 
 def read(path: str | Path) -> Observation:
-    """Read what `save` wrote; RunStoreError when the file is missing or damaged."""
+    """Read what `save` wrote; RunStoreError if the file is missing or damaged."""
     import zipfile
 
     import numpy as np

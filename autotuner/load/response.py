@@ -25,7 +25,7 @@ class Response:
         self.keep_alive = False
 
     def feed(self, data: bytes) -> None:
-        """Parse the next bytes; HttpParserError when they are not HTTP."""
+        """Parse the next bytes; HttpParserError if they are not HTTP."""
         self.parser.feed_data(data)
 
     def on_header(self, name: bytes, value: bytes) -> None:

@@ -86,7 +86,7 @@ class Spool:
             self.pending_bytes = 0
 
     def close(self) -> None:
-        """Write out what is pending; OSError when not everything could be written."""
+        """Write out what is pending; OSError if not everything could be written."""
         self.flush()
         self.queue.put(None)
         self.thread.join()

@@ -48,7 +48,7 @@ class WorkerProcess:
             self._stdin.flush()
 
     def receive(self) -> list[dict[str, Any]]:
-        """Wait for output and return the complete messages; MachineError when the worker has died."""
+        """Wait for output and return the complete messages; MachineError if the worker has died."""
         data = os.read(self.fileno(), 1 << 16)
         if not data:
             raise self._exit_error()

@@ -44,7 +44,7 @@ def layouts(shape: ModelShape, gpus: int, gpu: GpuSpec | None = None) -> Iterato
 def load_curves(question: Question, gpu_name: str, gpus: int) -> list[LoadCurve]:
     """Load curves of every layout on at most `gpus` GPUs that an engine runs and that fits.
 
-    Raises AutotuneError where there is none, with the GPUs of the smallest layout that fits.
+    Raises AutotuneError if there is none, with the GPUs of the smallest layout that fits.
     """
     gpu, curves, errors = find_gpu(gpu_name), list[LoadCurve](), list[AutotuneError]()
     for layout in layouts(model_shape(question.model), gpus, gpu):

@@ -68,7 +68,7 @@ def fewest_gpus(
 
 
 def _load_curves(question: Question, gpu: str, max_gpus: int | None) -> list[LoadCurve]:
-    """Load curves of layouts of up to MAX_WORKER_GPUS on one GPU type; DoesNotFitError where none holds the model."""
+    """Load curves of layouts of up to MAX_WORKER_GPUS on one GPU type; DoesNotFitError if none holds the model."""
     usual, largest = (min(gpus, max_gpus or gpus) for gpus in MAX_WORKER_GPUS)
     try:
         return load_curves(question, gpu, usual)

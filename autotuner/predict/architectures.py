@@ -385,7 +385,7 @@ def require_fields(config: Config, fields: Sequence[str], name: str) -> None:
 
 
 def first_field(config: Config, fields: Sequence[str], name: str) -> int:
-    """The value of the first of these fields that the config has; ConfigError where it has none."""
+    """The value of the first of these fields that the config has; ConfigError if it has none."""
     for field in fields:
         if config.get(field) is not None:
             require_fields(config, (field,), name)

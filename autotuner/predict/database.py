@@ -89,7 +89,7 @@ def add_rows(rows: Iterable[MeasuredRow]) -> None:
 def rows_for(deployment: ModelOnGpus) -> list[MeasuredRow]:
     """Rows of this model, engine and GPU type in any layout whose verdict is valid, newest first.
 
-    Raises RunStoreError where the file cannot be read.
+    Raises RunStoreError if the file cannot be read.
     """
     if not path().is_file():
         return []

@@ -107,7 +107,7 @@ def gpus() -> Mapping[str, GpuSpec]:
 
 @cache
 def _gpus_by_spelling() -> Mapping[str, tuple[str, GpuSpec]]:
-    """Normalised name -> the table's spelling and its GPU; raises ConfigError where two GPUs share one."""
+    """Normalised name -> the table's spelling and its GPU; raises ConfigError if two GPUs share one."""
     spellings: dict[str, tuple[str, GpuSpec]] = {}
     for row in gpus().values():
         for text in (row.name, *row.aliases):

@@ -138,7 +138,7 @@ class OpenLoopModel:
         return self._unqueued_ttft(tpot) + wait, tpot, wait, in_service
 
     def at_rate(self, rate: float) -> OpenLoopPrediction:
-        """The prediction at a rate in requests/s; raises SaturatedError where it cannot be sustained."""
+        """The prediction at a rate in requests/s; raises SaturatedError if it cannot be sustained."""
         if rate >= self.max_rate:
             raise SaturatedError(rate, self.max_rate)
         ttft, tpot, wait, in_service = self.mean_times(rate)

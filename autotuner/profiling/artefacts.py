@@ -35,7 +35,7 @@ FITTED_LENGTHS, FITTED_USAGES, FITTED_CONTEXTS = 64, 21, 12
 def write_artefacts(outcome: ProfileOutcome) -> list[Path]:
     """Write all files of a profile; those of the planner only where it can read them. Returns their paths.
 
-    RunStoreError where they cannot be written.
+    RunStoreError if they cannot be written.
     """
     folder = outcome.record.path
     try:

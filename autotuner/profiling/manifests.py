@@ -137,7 +137,7 @@ UNREACHABLE_CLUSTER = re.compile(r"connection refused|unable to connect|no such 
 def apply_deployment(path: Path, *, namespace: str | None, dry_run: bool) -> str:
     """Apply a manifest with kubectl, or only let the cluster check it; what kubectl printed.
 
-    MachineError where there is no kubectl or the cluster refuses.
+    MachineError if there is no kubectl or the cluster refuses.
     """
     command = ["kubectl", "apply", "-f", str(path)]
     command += ["--namespace", namespace] if namespace else []

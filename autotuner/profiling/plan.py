@@ -152,7 +152,7 @@ class ServingPlan:
 def plan_workers(curves: WorkerCurves, load: PlannedLoad) -> ServingPlan:
     """The fewest workers that sustain the load within both targets, as far as the GPU budget goes.
 
-    NoFeasibleError where the budget holds not one worker of each kind.
+    NoFeasibleError if the budget holds not one worker of each kind.
     """
     prefill_gpus, decode_gpus = curves.prefill_gpus, curves.decode_gpus
     if load.max_gpus is not None and load.max_gpus < prefill_gpus + decode_gpus:

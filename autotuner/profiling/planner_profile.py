@@ -65,7 +65,7 @@ class PlannerProfile:
     def read(cls, prefill_folder: Path, decode_folder: Path | None = None) -> PlannerProfile:
         """Read the files of a folder, or the prefill files of one and the decode files of another.
 
-        As the planner does, a folder's .npz is read before its JSON. ConfigError where files are missing or damaged.
+        As the planner does, a folder's .npz is read before its JSON. ConfigError if files are missing or damaged.
         """
         prefill = _read_part(prefill_folder, PREFILL_FOLDER, PREFILL_JSON, PREFILL_KEYS)
         decode = _read_part(

@@ -77,7 +77,7 @@ class LinearTime:
     def fit(cls, name: str, features: Array, seconds: Array, *, may_ignore_first: bool = False) -> LinearTime:
         """Fit rows of `features`; a negative first slope becomes 0 if it may, without a new fit, as in the planner.
 
-        ConfigError where the planner refuses the fit: with too few points, or any other negative slope.
+        ConfigError if the planner refuses the fit: with too few points, or any other negative slope.
         """
         if len(seconds) < MIN_SAMPLES:
             raise ConfigError(
@@ -142,7 +142,7 @@ def _grouped(rows: Sequence[int], cell: Callable[[int], tuple[int, ...]]) -> dic
 def regression_replicas(regression: PlannerRegression, load: PlannerLoad) -> tuple[int, int]:
     """(Prefill, decode) replicas that the 1.6 planner arrives at for a steady load.
 
-    In one adjustment it adds or removes 8 at most. NoFeasibleError where the GPU budget holds not one of each.
+    In one adjustment it adds or removes 8 at most. NoFeasibleError if the GPU budget holds not one of each.
     """
     prefill_rate, _ = regression.prefill_rate(load.isl)
     decode_rate, _, _ = regression.decode_rate(load.itl, load.isl, load.osl)

@@ -57,7 +57,7 @@ class ProfileRecord:
 
     @classmethod
     def open_or_create(cls, path: Path, request: SlaRequest) -> ProfileRecord:
-        """Continue the profile in `path`, or begin one; ConfigError where it was asked something else."""
+        """Continue the profile in `path`, or begin one; ConfigError if it was asked something else."""
         if (path / REQUEST_FILE).exists():
             record = cls.open(path)
             recorded, asked = _as_written(record.request), _as_written(request)
@@ -79,7 +79,7 @@ class ProfileRecord:
 
     @classmethod
     def open(cls, path: Path) -> ProfileRecord:
-        """Read a profile; RunStoreError where the folder is none or was written by another version."""
+        """Read a profile; RunStoreError if the folder is none or was written by another version."""
         try:
             data = read_json(path / REQUEST_FILE)
             version = data.pop("format")
@@ -143,7 +143,7 @@ class ProfileRecord:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep other processes out of the folder; RunStoreError while another one profiles into it."""
+        """Keep other processes out of the folder; RunStoreError if another process profiles into it."""
         with (self.path / LOCK_FILE).open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

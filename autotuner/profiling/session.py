@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 def prepare(request: SlaRequest, *, origin: str = "") -> WorkerSetup:
-    """The engine, experiment and mappings of a profile; AutotuneError where request or machine forbid it.
+    """The engine, experiment and mappings of a profile; AutotuneError if request or machine forbid it.
 
     With a URL the request's model becomes the one that the server reports.
     """
@@ -42,7 +42,7 @@ def profile(
     """Profile into the folder `output`, which an interrupted profile of the same request is resumed from.
 
     Every point is on disk before the next one is measured. A worker that fails is part of the outcome, and so are
-    targets that no worker meets; AutotuneError where the machine or the folder forbid to go on.
+    targets that no worker meets; AutotuneError if the machine or the folder forbid to go on.
     """
     setup.check()
     record = ProfileRecord.open_or_create(output, setup.request)
@@ -76,7 +76,7 @@ def write_files(outcome: ProfileOutcome) -> None:
 
 
 def open_profile(folder: Path) -> ProfileOutcome:
-    """Read a profile that is finished or was interrupted; RunStoreError where the folder is none."""
+    """Read a profile that is finished or was interrupted; RunStoreError if the folder is none."""
     record = ProfileRecord.open(folder)
     return ProfileOutcome(record, _read_sweep(folder / SLA_FILE))
 

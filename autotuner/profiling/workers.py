@@ -118,7 +118,7 @@ class WorkerSetup:
         return WorkerForecast(deployment) if deployment is not None else None
 
     def mappings(self) -> tuple[list[ParallelMapping], list[ForbiddenMapping]]:
-        """The mappings to try, and those that are never started; ConfigError where none is left."""
+        """The mappings to try, and those that are never started; ConfigError if none is left."""
         counts = self.request.gpus_per_engine
         if self.request.url is not None:
             return [ParallelMapping("tp", counts[0])], []
@@ -154,7 +154,7 @@ class WorkerSetup:
         return reason
 
     def check(self) -> None:
-        """AutotuneError where this machine or the request forbids every launch."""
+        """AutotuneError if this machine or the request forbids every launch."""
         if self.request.evaluator == "measured":
             check_engine_flags(self.experiment, self.engine, is_launched=True)
             self.engine.check_model(self.experiment.model)
@@ -182,7 +182,7 @@ class WorkerSetup:
     def capacity(self, mapping: ParallelMapping, server: Mapping[str, Any]) -> tuple[int, int, int | None]:
         """(KV tokens over all replicas, longest request, most running requests or None) of a worker that is ready.
 
-        MachineError where neither the request nor the server tells the KV capacity.
+        MachineError if neither the request nor the server tells the KV capacity.
         """
         replicas = mapping.attention_dp
         kv_tokens = self.request.max_kv_tokens or _count(server.get("kv_tokens")) * replicas

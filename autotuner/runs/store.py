@@ -104,7 +104,7 @@ class RunStore:
 
     @classmethod
     def open(cls, path: Path) -> RunStore:
-        """Open an existing run folder; RunStoreError when it is not one."""
+        """Open an existing run folder; RunStoreError if it is not one."""
         if not (path / EXPERIMENT_FILE).is_file():
             raise RunStoreError(
                 f"'{path}' is not a run folder.",
@@ -132,7 +132,7 @@ class RunStore:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep other processes from adding trials to this run; RunStoreError when another one does."""
+        """Keep other processes from adding trials to this run; RunStoreError if another one does."""
         with contextlib.ExitStack() as stack:
             with explain_write_errors(self.path):  # and no error of what is done meanwhile
                 file = stack.enter_context((self.path / LOCK_FILE).open("w"))

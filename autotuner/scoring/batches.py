@@ -49,7 +49,7 @@ class BatchMeans:
         self.batch_starts = np.arange(self.batch_count) * request_count // self.batch_count
 
     def ratio(self, numerators: Sequence[float] | Samples, denominators: Sequence[float] | Samples) -> Estimate:
-        """The ratio estimator sum / sum over one value of each per request; ValueError where the denominators sum to 0.
+        """The ratio estimator sum / sum over one value of each per request; ValueError if the denominators sum to 0.
 
         The interval is Student's t over batches, with batch_count - 1 degrees of freedom.
         """

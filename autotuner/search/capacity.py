@@ -309,7 +309,7 @@ class _ScenarioSearch:
 
 
 def check_capacity(experiment: Experiment) -> None:
-    """Raise ConfigError where a capacity search makes no sense for the objective or the loads."""
+    """Raise ConfigError if a capacity search makes no sense for the objective or the loads."""
     benchmark, objective = experiment.benchmark, OBJECTIVES[experiment.optimization.objective]
     *others, last = (other.name for other in OBJECTIVES.values() if not other.at_equal_load)
     if benchmark.find_capacity and objective.at_equal_load:

@@ -113,7 +113,7 @@ class Backend:
         return f"{self.host}:{self.port}"
 
     async def send(self, method: str, path: str, body: bytes, answer: BackendAnswer) -> Callable[[], None]:
-        """Send a request; returns what drops it. BackendError when the server cannot be reached."""
+        """Send a request; returns what drops it. BackendError if the server cannot be reached."""
         head = f"{method} {path} HTTP/1.1\r\nhost: {self.address}\r\ncontent-type: application/json\r\n"
         connection = await self._connection()
         connection.send(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body, answer)

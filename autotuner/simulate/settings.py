@@ -60,7 +60,7 @@ class Option:
         return self.parse(self.default) if isinstance(self.default, str) else self.default
 
     def parse(self, text: str) -> Any:
-        """The value of an argument; ArgumentTypeError when it is not valid."""
+        """The value of an argument; ArgumentTypeError if it is not valid."""
         if self.choices and text not in self.choices:
             raise argparse.ArgumentTypeError(f"invalid choice: {text!r} (choose from {', '.join(self.choices)})")
         try:

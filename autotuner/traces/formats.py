@@ -99,7 +99,7 @@ def find_format(columns: set[str]) -> TraceFormat | None:
 
 
 def token_count(row: Mapping[str, Any], field: str) -> int:
-    """A number of tokens, 0 for none; FieldError where the field is missing or something else."""
+    """A number of tokens, 0 for none; FieldError if the field is missing or something else."""
     if field not in row:
         raise FieldError(field, "is missing")
     value = row[field]
@@ -122,7 +122,7 @@ def estimated_tokens(row: Mapping[str, Any], field: str) -> int:
 
 
 def time_value(row: Mapping[str, Any], field: str) -> float | datetime | None:
-    """A timestamp; None for a row without one. FieldError where it is neither a number nor a date."""
+    """A timestamp; None for a row without one. FieldError if it is neither a number nor a date."""
     value = row.get(field)
     if value is None or value == "":
         return None
@@ -152,7 +152,7 @@ def _any_number(value: Any) -> float:
 
 
 def prefix_block_ids(row: Mapping[str, Any]) -> tuple[int, ...]:
-    """The ids of a row's prefix blocks; FieldError where they are not whole numbers."""
+    """The ids of a row's prefix blocks; FieldError if they are not whole numbers."""
     ids = row.get("hash_ids")
     if ids is None:
         return ()

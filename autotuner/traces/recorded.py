@@ -78,7 +78,7 @@ class RecordedTrace:
 
     @property
     def seconds(self) -> float:
-        """Seconds from the first request to the last; ConfigError where the timestamps cannot be replayed."""
+        """Seconds from the first request to the last; ConfigError if the timestamps cannot be replayed."""
         if not self.is_replayable:
             raise ConfigError(
                 f"The trace '{self.path}' has no times that can be replayed.",
@@ -95,11 +95,11 @@ class RecordedTrace:
 
     @property
     def rate(self) -> float:
-        """Mean arrival rate in 1/s; ConfigError where the timestamps cannot be replayed."""
+        """Mean arrival rate in 1/s; ConfigError if the timestamps cannot be replayed."""
         return (len(self.request_lengths) - 1) / self.seconds
 
     def seconds_in(self, unit: TimeUnit) -> float:
-        """`seconds` if the timestamps are in `unit`, whatever was detected; ConfigError where they are dates."""
+        """`seconds` if the timestamps are in `unit`, whatever was detected; ConfigError if they are dates."""
         if self.time_unit is None or self.time_unit == "date":
             has = "dates" if self.time_unit else "no timestamps"
             raise ConfigError(

@@ -23,7 +23,7 @@ _RAMP_RANGE = re.compile(r"([0-9.]+)-([0-9.]+)")
 
 
 def check(workload: Workload) -> None:
-    """ConfigError when a load point's scenario or arrival process is invalid."""
+    """ConfigError if a load point's scenario or arrival process is invalid."""
     for point in workload.load_points:
         scenario = scenarios.parse(point.scenario)
         if point.rate is not None:

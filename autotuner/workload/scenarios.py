@@ -215,7 +215,7 @@ def parse(text: str) -> Scenario:
 
 
 def _lengths(numbers: str, text: str) -> tuple[int, ...]:
-    """The lengths of a scenario; ConfigError where one is longer than any model's context."""
+    """The lengths of a scenario; ConfigError if one is longer than any model's context."""
     for number in numbers.split(","):
         if len(number) > len(str(MAX_TOKENS)) or int(number) > MAX_TOKENS:
             raise ConfigError(

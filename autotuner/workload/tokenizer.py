@@ -59,7 +59,7 @@ class _TokenizerReader(Protocol):
 
 @lru_cache(maxsize=2)
 def usable_words(path: str) -> PromptWords | None:
-    """The words for a tokenizer.json; None when it cannot be read, ConfigError when too few words are usable."""
+    """The words for a tokenizer.json; None when it cannot be read, ConfigError if too few words are usable."""
     reader = _open_tokenizer(path)
     if reader is None:
         return None
@@ -79,7 +79,7 @@ def usable_words(path: str) -> PromptWords | None:
 
 
 def distinct_words(words: Sequence[str], tokens: Sequence[int]) -> PromptWords:
-    """The `words` that a server tells apart, by the `tokens` of one text of them all; ConfigError when too few."""
+    """The `words` that a server tells apart, by the `tokens` of one text of them all; ConfigError if too few."""
     number, counts = len(words), Counter(tokens)
     if len(tokens) == number:  # one token per word, the unknown one for several
         words = [word for word, token in zip(words, tokens, strict=True) if counts[token] == 1]

@@ -41,7 +41,7 @@ def profile_config_map(deployment: DynamoDeployment) -> dict[str, Any] | None:
 
 
 def config_map(name: str, data: Mapping[str, str], binary: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """A ConfigMap of texts and of base64-encoded files; ConfigError where it is larger than Kubernetes takes."""
+    """A ConfigMap of texts and of base64-encoded files; ConfigError if it is larger than Kubernetes takes."""
     size = sum(len(text.encode()) for text in (*data.values(), *(binary or {}).values()))
     if size > MAX_CONFIG_MAP_BYTES:
         raise ConfigError(

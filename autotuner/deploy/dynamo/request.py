@@ -384,7 +384,7 @@ def _request(
 
 
 def _planner(settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The planner's settings in snake_case; ConfigError where no release of the planner has them all.
+    """The planner's settings in snake_case; ConfigError if no release of the planner has them all.
 
     The first profiler read keys that begin with `planner_` too.
     """

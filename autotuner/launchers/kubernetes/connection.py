@@ -32,7 +32,7 @@ CONNECTION_ERRORS = (httpx2.HTTPError, ConfigError, ssl.SSLError, OSError)
 
 @contextmanager
 def connect(options: ClusterOptions, timeout: float = REQUEST_SECONDS) -> Iterator[Client]:
-    """A client of the cluster in the chosen namespace; MachineError where the configuration names none.
+    """A client of the cluster in the chosen namespace; MachineError if the configuration names none.
 
     No request is sent yet.
     """

@@ -67,7 +67,7 @@ class KubernetesLauncher:
     def launch(self, spec: ServerSpec | None, log: Path) -> AbstractContextManager[Server]:
         """Start the Job of `spec` and wait until its container runs; see Launcher.
 
-        EngineError where the cluster does not run the pod.
+        EngineError if the cluster does not run the pod.
         """
         if spec is None:
             raise ValueError("a Job needs a spec")
@@ -142,7 +142,7 @@ def _wait_until_gone(client: Client, name: str) -> None:
 
 
 def _create_job(client: Client, manifest: dict[str, object]) -> None:
-    """Create the Job; EngineError where quota or admission refuse it, ConfigError for a manifest that is no good."""
+    """Create the Job; EngineError if quota or admission refuse it, ConfigError for a manifest that is no good."""
     try:
         client.create(codecs.from_dict(manifest))
     except ApiError as error:

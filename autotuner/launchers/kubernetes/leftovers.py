@@ -93,7 +93,7 @@ def remove_leftovers() -> Iterator[str]:
 def delete_config_map(note: ClusterNote) -> bool:
     """Delete a ConfigMap, unless another process has taken it over; whether it was there.
 
-    AutotuneError where the cluster does not answer.
+    AutotuneError if the cluster does not answer.
     """
     from lightkube.core.exceptions import ApiError
     from lightkube.resources.core_v1 import ConfigMap

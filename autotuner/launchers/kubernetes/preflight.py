@@ -43,7 +43,7 @@ def check_cluster(client: Client, options: ClusterOptions, spec: ServerSpec | No
 
 
 def cluster_problems(client: Client, options: ClusterOptions, spec: ServerSpec | None) -> Iterator[str]:
-    """What keeps the server off the cluster, each with its remedy. MachineError where the cluster does not answer."""
+    """What keeps the server off the cluster, each with its remedy. MachineError if the cluster does not answer."""
     namespace = client.namespace
     with connection.explained_errors(client, "review its own access"):
         refused = list(refused_access(client, namespace))

@@ -68,7 +68,7 @@ class KubernetesServer:
     def exit_status(self) -> int | None:
         """Exit status, above 128 for a signal; None while it runs.
 
-        EngineError for what the cluster did to the pod; MachineError where the API server, or the pod's address,
+        EngineError for what the cluster did to the pod; MachineError if the API server, or the pod's address,
         cannot be reached from here.
         """
         if self._exit_status is None:
@@ -78,7 +78,7 @@ class KubernetesServer:
         return self._exit_status
 
     def wait_until_running(self, queue_timeout: float) -> None:
-        """Wait until the container runs, or has ended; EngineError when the cluster does not start it.
+        """Wait until the container runs, or has ended; EngineError if the cluster does not start it.
 
         The pod may wait `queue_timeout` seconds for a node, and as long again for its volumes and its image.
         """
@@ -213,7 +213,7 @@ class KubernetesServer:
         return next((labels[name] for name in GPU_LABELS if name in labels), None)
 
     def _check_reachable(self) -> None:
-        """MachineError when the pod is ready for its node, and its port cannot be reached from here."""
+        """MachineError if the pod is ready for its node, and its port cannot be reached from here."""
         if self._is_reachable or not self.url:
             return
         address = re.sub(r"[\[\]]", "", self.url.removeprefix("http://").rpartition(":")[0])
