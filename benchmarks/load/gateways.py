@@ -20,6 +20,8 @@ from typing import Any
 
 from page import machine, table, today, write_section
 
+import autotuner
+from autotuner.core import Progress
 from tests.gateways.bench_command import run_autotune
 from tests.gateways.gateway_servers import KEY, KEY_VARIABLE, MODEL, GatewayServers
 from tests.gateways.ttft_histogram import TtftHistogram
@@ -73,15 +75,33 @@ def gateway_rows(direct_url: str, case: GatewayCase, seconds: float) -> Iterator
 
 
 def histogram_rows(url: str, seconds: float) -> Iterator[list[str]]:
-    """Mean TTFT of the client beside that of the frontend's histogram, which has a few short requests more."""
+    """Mean TTFT of the client beside that of the frontend's histogram over the same window.
+
+    The warm-up, and the few short requests that are sent before it, are not among either.
+    """
     for prompt_tokens in HISTOGRAM_PROMPTS:
         for in_flight in HISTOGRAM_IN_FLIGHT:
-            before = TtftHistogram.read(url)
-            record = measure(url, (f"D({prompt_tokens},{HISTOGRAM_OUTPUT})", (in_flight,)), seconds)
-            server = TtftHistogram.read(url).since(before).mean
-            client = record["load_points"][0]["metrics"]["ttft"]["mean"]
-            times = [f"{time * MILLISECONDS:.1f}" for time in (client, server)]
-            yield [f"{prompt_tokens:,}", str(in_flight), *times, f"{client / server - 1:+.1%}"]
+            readings: dict[str, TtftHistogram] = {}
+
+            def read_histogram(progress: Progress, readings: dict[str, TtftHistogram] = readings) -> None:
+                if progress.stage in ("measuring", "measured"):
+                    readings.setdefault(progress.stage, TtftHistogram.read(url))
+
+            result = autotuner.bench(
+                url,
+                model=MODEL,
+                scenarios=[f"D({prompt_tokens},{HISTOGRAM_OUTPUT})"],
+                concurrency=[in_flight],
+                duration=seconds,
+                max_duration=seconds,
+                warmup=2.0,
+                observe=read_histogram,
+            )
+            client = result.load_points[0].metrics.ttft
+            assert client is not None
+            server = readings["measured"].since(readings["measuring"]).mean
+            times = [f"{time * MILLISECONDS:.1f}" for time in (client.mean, server)]
+            yield [f"{prompt_tokens:,}", str(in_flight), *times, f"{client.mean / server - 1:+.1%}"]
 
 
 @contextmanager
