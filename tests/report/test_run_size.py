@@ -12,7 +12,8 @@ from autotuner.report.environment_text import MAX_NAMED_RANGES, parallel_trials_
 from autotuner.report.frontier import MAX_ROWS as MAX_FRONTIER_ROWS
 from autotuner.report.frontier import frontier_table
 from autotuner.report.markdown import markdown_report
-from autotuner.report.page.content import MAX_LOAD_POINTS, POINT_COLUMNS, page_figures
+from autotuner.report.page import content
+from autotuner.report.page.content import POINT_COLUMNS, page_figures
 from autotuner.report.plots import MAX_DRAWN_POINTS, _draw_markers, drawn_points
 from autotuner.report.record import MAX_DETAILED_LOAD_POINTS, run_record
 from autotuner.report.refused import reason_lines
@@ -105,9 +106,10 @@ def test_the_json_of_a_small_run_has_all_figures(make_run):
     assert data["trials"][0]["load_points"][0]["metrics"]["ttft"]["p99"]
 
 
-def test_the_charts_of_the_page_have_the_first_candidates_and_the_defaults(view):
+def test_the_charts_of_the_page_have_the_first_candidates_and_the_defaults(view, monkeypatch):
+    monkeypatch.setattr(content, "MAX_LOAD_POINTS", 800)
     figures = page_figures(view)
-    assert len(figures["points"]) == MAX_LOAD_POINTS + len(LOADS)
+    assert len(figures["points"]) == 800 + len(LOADS)
     positions = {row[POINT_COLUMNS.index("candidate")] for row in figures["points"]}
     assert positions == set(range(len(figures["candidates"])))
     assert figures["candidates"][-1]["defaults"]

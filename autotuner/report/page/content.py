@@ -50,7 +50,7 @@ POINT_COLUMNS = (
 """One row for each load point of each candidate: seconds, tokens/s per GPU, shares."""
 
 
-MAX_LOAD_POINTS = 2_000
+MAX_LOAD_POINTS = 5_000
 """Load points in the charts; of candidates after these the run folder has all."""
 
 MAX_EFFECTS = 100
