@@ -36,7 +36,7 @@ class PhaseFigures:
 
 @dataclass
 class Expectations:
-    """Measured and expected figures of all mappings of a profile; a `Leader` of its courses.
+    """Measured and expected figures of all mappings of a profile; a `Leader` of its schedules.
 
     `forecasts` holds the predictions of mappings that can be predicted, `pending` the mappings still to launch.
     A mapping that misses its target leads only with `accept_nearest`.

@@ -1,4 +1,4 @@
-"""A course as the load plan of a launch: phase loads become load points, raw records become points."""
+"""A schedule as the load plan of a launch: phase loads become load points, raw records become points."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from autotuner.core import LoadPlanSummary, LoadPoint, LoadPointResult, LoadStep, Observation, Source, Workload
-from autotuner.profiling.course import Course
 from autotuner.profiling.measurements import decode_point, prefill_point
+from autotuner.profiling.phase_schedule import PhaseSchedule
 from autotuner.profiling.points import CacheFill, DecodeLoad, PhaseLoad, PrefillLoad, PrefillPoint, ProfilePoint
 
 WINDOW_SECONDS = 1800.0
@@ -21,7 +21,7 @@ PREFILL_OUTPUT_TOKENS = 5
 
 
 @dataclass
-class CoursePlan:
+class PhaseLoadPlan:
     """The load plan of one launch, an `ObservingLoadPlan`.
 
     `capacity` gives (KV tokens over all replicas, longest request, most running requests or None) from what the server
@@ -29,7 +29,7 @@ class CoursePlan:
     the launch.
     """
 
-    course: Course
+    schedule: PhaseSchedule
     workload: Workload
     source: Source
     capacity: Callable[[Mapping[str, Any]], tuple[int, int, int | None]]
@@ -44,7 +44,7 @@ class CoursePlan:
     @property
     def max_load_points(self) -> int:
         """Upper bound on the load points, for progress and time limits."""
-        request = self.course.request
+        request = self.schedule.request
         return 2 * (request.prefill_points + (request.decode_points + 4) * (request.decode_points + 1))
 
     @property
@@ -52,18 +52,18 @@ class CoursePlan:
         return LoadPlanSummary()
 
     def server_ready(self, server: Mapping[str, Any], start_seconds: float) -> None:
-        """Start the course with the worker's capacity."""
+        """Start the schedule with the worker's capacity."""
         self.start_seconds = start_seconds
         self.source = server.get("source", self.source)
-        self.course.begin(*self.capacity(server))
+        self.schedule.begin(*self.capacity(server))
 
     def ask(self) -> LoadStep | None:
-        """The next load point; None at the end of the course, or when the time is up."""
+        """The next load point; None at the end of the schedule, or when the time is up."""
         used = self.start_seconds + self.load_seconds
-        if self.course.next_load is not None and self.seconds_left is not None and used > self.seconds_left:
+        if self.schedule.next_load is not None and self.seconds_left is not None and used > self.seconds_left:
             self.out_of_time = True
-            self.course.stop()
-        load = self.course.next_load
+            self.schedule.stop()
+        load = self.schedule.next_load
         return self._step(load) if load is not None else None
 
     def _step(self, load: PhaseLoad) -> LoadStep:
@@ -97,19 +97,20 @@ class CoursePlan:
         self._observation = observation
 
     def tell(self, result: LoadPointResult) -> None:
-        """Turn the records of the load point into a point, and go on with the course."""
-        observation, load = self._observation, self.course.next_load
+        """Summarise the observed requests as a point of the profile, and advance the schedule."""
+        # `observe` has kept the raw records; the result is judged against targets, which a profile does not ask
+        observation, load = self._observation, self.schedule.next_load
         assert observation is not None
         assert load is not None
         self.load_seconds += observation.window[1] - observation.window[0]
         point = self._point(load, observation)
         self.on_point(load, point)
-        self.course.add(point)
+        self.schedule.add(point)
 
     def _point(self, load: PhaseLoad, observation: Observation) -> ProfilePoint | None:
-        mapping = self.course.mapping
+        mapping = self.schedule.mapping
         if isinstance(load, PrefillLoad):
-            earlier = self.course.points.get(("prefill", load.prompt_tokens))
+            earlier = self.schedule.points.get(("prefill", load.prompt_tokens))
             samples = earlier.samples if isinstance(earlier, PrefillPoint) else ()
             return prefill_point(
                 load,
@@ -120,6 +121,6 @@ class CoursePlan:
                 earlier_samples=samples,
             )
         if isinstance(load, DecodeLoad):
-            kv_tokens = self.course.kv_tokens
+            kv_tokens = self.schedule.kv_tokens
             return decode_point(load, observation, gpus=mapping.gpus, kv_tokens=kv_tokens, source=self.source)
         return None

@@ -13,10 +13,10 @@ from autotuner.evaluate.create import create_evaluator
 from autotuner.evaluate.protocol import Evaluator
 from autotuner.execute.trial import run_trial
 from autotuner.launchers import gpu_locks
-from autotuner.profiling.course import Course, Leader
 from autotuner.profiling.expectations import Expectations
-from autotuner.profiling.launch_plan import CoursePlan
+from autotuner.profiling.launch_plan import PhaseLoadPlan
 from autotuner.profiling.mappings import ForbiddenMapping, ParallelMapping
+from autotuner.profiling.phase_schedule import Leader, PhaseSchedule
 from autotuner.profiling.points import (
     CacheFill,
     DecodeLoad,
@@ -120,55 +120,57 @@ class Sweep:
         for mapping in dict.fromkeys((leader.prefill, leader.decode)):
             if mapping is None or self.result.stop_reason is not None:
                 continue
-            course = self._course(mapping, leader)
+            schedule = self._schedule(mapping, leader)
             earlier_launch = next((launch for launch in self.record.launches if launch.mapping == mapping), None)
             if earlier_launch is not None:
-                course.begin(earlier_launch.kv_tokens, earlier_launch.max_context, earlier_launch.running_limit)
-                if course.next_load is None:
+                schedule.begin(earlier_launch.kv_tokens, earlier_launch.max_context, earlier_launch.running_limit)
+                if schedule.next_load is None:
                     continue
             self._launch(mapping, leader)
 
-    def _course(self, mapping: ParallelMapping, leader: Leader) -> Course:
+    def _schedule(self, mapping: ParallelMapping, leader: Leader) -> PhaseSchedule:
         points = dict(self.record.points.get(mapping, {}))
-        return Course(self.record.request, mapping, points, leader, lambda point: self.record.add_point(mapping, point))
+        return PhaseSchedule(
+            self.record.request, mapping, points, leader, lambda point: self.record.add_point(mapping, point)
+        )
 
     def _launch(self, mapping: ParallelMapping, leader: Leader) -> None:
-        """Launch a mapping and measure its course; a worker that fails is recorded, and the sweep goes on."""
-        number, course = len(self.record.launches) + 1, self._course(mapping, leader)
+        """Launch a mapping and measure its schedule; a worker that fails is recorded, and the sweep goes on."""
+        number, schedule = len(self.record.launches) + 1, self._schedule(mapping, leader)
         seconds_left = self._seconds_left()
         if seconds_left is not None and seconds_left <= 0:
             self.result.stop_reason = f"--max-seconds {self.record.request.max_seconds:g} are used up"
             return
         log.info("launch %d: %s", number, mapping.label)
         if self.setup.request.evaluator == "predicted":
-            launch = self._predict_course(number, course)
+            launch = self._predict_schedule(number, schedule)
         else:
-            launch = self._measure_course(number, course, seconds_left)
+            launch = self._measure_schedule(number, schedule, seconds_left)
         self.record.add_launch(launch)
         if launch.failure is not None:
             log.warning("%s failed (%s): %s", mapping.label, launch.failure.kind.value, launch.failure.message)
-        if course.caches_nothing:
+        if schedule.caches_nothing:
             log.warning("%s: no prompt came from a prefix cache, so no decode point can be filed.", mapping.label)
 
     def _seconds_left(self) -> float | None:
         limit = self.record.request.max_seconds
         return None if limit is None else limit - self.record.seconds
 
-    def _predict_course(self, number: int, course: Course) -> ProfiledLaunch:
-        mapping, forecast = course.mapping, self.forecasts[course.mapping]
+    def _predict_schedule(self, number: int, schedule: PhaseSchedule) -> ProfiledLaunch:
+        mapping, forecast = schedule.mapping, self.forecasts[schedule.mapping]
         max_context = min(forecast.max_context, self.record.request.longest_context)
-        course.begin(forecast.kv_tokens, max_context, forecast.running_limit)
-        while (load := course.next_load) is not None:
+        schedule.begin(forecast.kv_tokens, max_context, forecast.running_limit)
+        while (load := schedule.next_load) is not None:
             if isinstance(load, PrefillLoad):
-                course.add(forecast.prefill_point(load))
+                schedule.add(forecast.prefill_point(load))
             elif isinstance(load, DecodeLoad):
-                course.add(forecast.decode_point(load, course.kv_tokens))
+                schedule.add(forecast.decode_point(load, schedule.kv_tokens))
             else:
-                course.add(None)
-        return ProfiledLaunch(mapping, number, course.kv_tokens, max_context, forecast.running_limit, 0.0, 0.0)
+                schedule.add(None)
+        return ProfiledLaunch(mapping, number, schedule.kv_tokens, max_context, forecast.running_limit, 0.0, 0.0)
 
-    def _measure_course(self, number: int, course: Course, seconds_left: float | None) -> ProfiledLaunch:
-        mapping, setup = course.mapping, self.setup
+    def _measure_schedule(self, number: int, schedule: PhaseSchedule, seconds_left: float | None) -> ProfiledLaunch:
+        mapping, setup = schedule.mapping, self.setup
         evaluator = self._evaluator or create_evaluator(setup.experiment, self.observe)
         self._evaluator = evaluator
         reported: list[tuple[int, int, int | None]] = []
@@ -185,8 +187,8 @@ class Sweep:
             log.info("%s is ready: KV cache of %s tokens", mapping.label, f"{values[0]:,}")
             return values
 
-        plan = CoursePlan(
-            course,
+        plan = PhaseLoadPlan(
+            schedule,
             replace(setup.experiment.workload(), load_points=()),
             setup.source,
             capacity,
@@ -209,7 +211,7 @@ class Sweep:
             timings.get("start", 0.0),
             sum(timings.values()),
             _failure(trial),
-            tuple(course.remarks),
+            tuple(schedule.remarks),
         )
 
     def _candidate(self, mapping: ParallelMapping) -> Candidate:

@@ -42,9 +42,9 @@ def driven(url: str, served: str, model: Model, endpoint: Any, scenario: str) ->
     point = LoadPoint(scenario, concurrency=2)
     workload = Workload((point,), duration=60.0, warmup=0.0, max_requests=12, endpoint=endpoint, seed=7)
     ids = find_vocabulary(url, served, model, {}, workload)
-    course = ListedLoads(workload)
+    load_plan = ListedLoads(workload)
     drive = LoadDriver(
-        load_endpoint(url, served, model, {}, ids), course, "measured", Slo(), lambda stage, **more: None
+        load_endpoint(url, served, model, {}, ids), load_plan, "measured", Slo(), lambda stage, **more: None
     )
     position, step = next(drive.steps())
     observation = drive.observe(position, step)

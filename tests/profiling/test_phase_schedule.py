@@ -1,9 +1,9 @@
-"""The course of a launch against an engine whose answers are computed."""
+"""The schedule of a launch against an engine whose answers are computed."""
 
 from dataclasses import replace
 
-from autotuner.profiling.course import Course
 from autotuner.profiling.mappings import ParallelMapping
+from autotuner.profiling.phase_schedule import PhaseSchedule
 from autotuner.profiling.points import NOT_CACHED, SATURATED, CacheFill, DecodeLoad, PrefillLoad
 from tests.profiling.points import decode, prefill, sla_request
 
@@ -49,18 +49,18 @@ class FakeEngine:
 
 
 def follow(engine, leader=None, points=None, **request):
-    """Run a course to its end; the recorded points and the course."""
+    """Run a schedule to its end; the recorded points and the schedule."""
     recorded = dict(points or {})
 
     def record(point):
         assert point.key not in recorded, "a point was measured twice"
         recorded[point.key] = point
 
-    course = Course(sla_request(**request), TP1, dict(recorded), leader or Leads(), record)
-    course.begin(KV_TOKENS, MAX_CONTEXT, None)
-    while (load := course.next_load) is not None:
-        course.add(engine.answer(load))
-    return recorded, course
+    schedule = PhaseSchedule(sla_request(**request), TP1, dict(recorded), leader or Leads(), record)
+    schedule.begin(KV_TOKENS, MAX_CONTEXT, None)
+    while (load := schedule.next_load) is not None:
+        schedule.add(engine.answer(load))
+    return recorded, schedule
 
 
 def test_one_launch_serves_prefill_decode_and_curves():
@@ -89,18 +89,18 @@ def test_one_fill_of_the_cache_warms_all_batch_sizes_of_a_context():
 
 
 def test_a_limit_of_running_requests_is_learned_and_no_point_lies_above_it():
-    points, course = follow(FakeEngine(limit=16))
+    points, schedule = follow(FakeEngine(limit=16))
     good = [point for point in points.values() if point.key[0] == "decode" and point.rejection is None]
     saturated = [point for point in points.values() if point.rejection is not None]
     assert max(point.concurrency for point in good) == 16
     assert len(saturated) == 1
-    assert course.running_limit == 16
+    assert schedule.running_limit == 16
 
 
 def test_an_endpoint_that_caches_nothing_is_given_up():
     engine = FakeEngine(caches=False)
-    points, course = follow(engine)
-    assert course.caches_nothing
+    points, schedule = follow(engine)
+    assert schedule.caches_nothing
     assert all(point.lacks_cache for point in points.values() if point.key[0] == "decode")
     assert [key for key in points if key[0] == "prefill"]
     assert len({load.prompt_tokens for load in engine.loads if isinstance(load, DecodeLoad)}) == 1
@@ -120,7 +120,7 @@ def test_more_requests_are_sent_where_ttft_spreads():
     assert len([key for key in points if key[0] == "prefill"]) == 1
 
 
-def test_a_course_that_is_killed_at_any_instant_repeats_no_point():
+def test_a_schedule_that_is_killed_at_any_instant_repeats_no_point():
     whole, _ = follow(FakeEngine(limit=16))
     for instant in range(1, len(whole) + 1):
         recorded = dict(list(whole.items())[:instant])
@@ -129,13 +129,13 @@ def test_a_course_that_is_killed_at_any_instant_repeats_no_point():
 
 
 def test_data_parallel_replicas_get_equally_many_requests():
-    course = Course(sla_request(), ParallelMapping("dep", 4), {}, Leads(), lambda point: None)
-    course.begin(KV_TOKENS, MAX_CONTEXT, None)
+    schedule = PhaseSchedule(sla_request(), ParallelMapping("dep", 4), {}, Leads(), lambda point: None)
+    schedule.begin(KV_TOKENS, MAX_CONTEXT, None)
     loads = []
     engine = FakeEngine()
-    while (load := course.next_load) is not None:
+    while (load := schedule.next_load) is not None:
         loads.append(load)
-        course.add(engine.answer(load))
+        schedule.add(engine.answer(load))
     assert {load.concurrency % 4 for load in loads if isinstance(load, DecodeLoad)} == {0}
     assert {load.concurrency for load in loads if isinstance(load, PrefillLoad)} == {4}
 
@@ -149,8 +149,8 @@ def test_prompts_too_short_for_the_cache_cost_their_row_alone():
             return point
 
     engine = LongBlocks()
-    points, course = follow(engine)
-    assert not course.caches_nothing
+    points, schedule = follow(engine)
+    assert not schedule.caches_nothing
     good = {key[1] for key, point in points.items() if key[0] == "decode" and point.rejection is None}
     assert len(good) == 2
     assert sum(point.rejection is not None for point in points.values()) == 1

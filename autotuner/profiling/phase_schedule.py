@@ -49,7 +49,7 @@ class Leader(Protocol):
 
 
 @dataclass
-class Course:
+class PhaseSchedule:
     """The points of one launch, in order; those in `points` are measured already and not asked for again.
 
     `kv_tokens` is the KV capacity of the worker, `running_limit` the most requests it is known to run at once,
@@ -71,9 +71,9 @@ class Course:
     _filled: tuple[int, int] = (0, 0)
 
     def begin(self, kv_tokens: int, max_context: int, running_limit: int | None) -> None:
-        """Start the course on a worker that is ready."""
+        """Start the schedule on a worker that is ready."""
         self.kv_tokens, self.max_context, self.running_limit = kv_tokens, max_context, running_limit
-        self._steps = self._course()
+        self._steps = self._schedule()
         self.next_load = next(self._steps, None)
 
     def add(self, point: ProfilePoint | None) -> None:
@@ -87,12 +87,12 @@ class Course:
             self.next_load = None
 
     def stop(self) -> None:
-        """End the course with the points measured so far."""
+        """End the schedule with the points measured so far."""
         if self._steps is not None:
             self._steps.close()
         self.next_load = None
 
-    def _course(self) -> Steps:
+    def _schedule(self) -> Steps:
         request = self.request
         yield from self._prefill(request.isl)
         yield from self._decode_row(*decode_shape(request.context_length, min(request.osl, DECODE_WINDOW_TOKENS)))
