@@ -83,7 +83,7 @@ class Redactor:
         secrets = {value, next((value[len(name) :] for name in _SCHEMES if value.startswith(name)), value)}
         if value.startswith("Basic "):
             secrets |= set(_basic_credentials(value))
-        known = len(self._patterns)
+        earlier_count = len(self._patterns)
         for secret in secrets:
             stripped = secret.strip()
             if len(stripped) >= min_length and stripped not in self._patterns:
@@ -91,7 +91,7 @@ class Redactor:
                 if len(stripped) >= MIN_ENVIRONMENT_LENGTH:
                     encoded = base64.b64encode(_utf8(stripped)).decode().rstrip("=")
                     self._patterns[encoded] = _escaped_forms(encoded)
-        if len(self._patterns) > known:
+        if len(self._patterns) > earlier_count:
             longest_first = sorted(self._patterns, key=len, reverse=True)
             self._pattern = re.compile("|".join(map(self._patterns.__getitem__, longest_first)))
 

@@ -57,11 +57,11 @@ def planner_answer(curves: WorkerCurves, load: PlannedLoad, like: str) -> Planne
     """What the planner that `like` names computes for a load."""
     from autotuner.profiling.planner_model import PlannerLoad
 
-    asked = PlannerLoad(
+    planner_load = PlannerLoad(
         load.rate, load.isl, load.osl, 1000 * load.itl, curves.prefill_gpus, curves.decode_gpus, load.max_gpus
     )
     answer = _interpolated if like == "dynamo-0.9" else _regressed
-    return answer(curves, asked)
+    return answer(curves, planner_load)
 
 
 def _interpolated(curves: WorkerCurves, load: PlannerLoad) -> PlannerAnswer:

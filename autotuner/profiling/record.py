@@ -60,9 +60,9 @@ class ProfileRecord:
         """Continue the profile in `path`, or begin one; ConfigError if it was asked something else."""
         if (path / REQUEST_FILE).exists():
             record = cls.open(path)
-            recorded, asked = _as_written(record.request), _as_written(request)
-            if recorded != asked:
-                changed = [name for name, value in asked.items() if recorded.get(name) != value]
+            recorded, requested = _as_written(record.request), _as_written(request)
+            if recorded != requested:
+                changed = [name for name, value in requested.items() if recorded.get(name) != value]
                 raise ConfigError(
                     f"'{path}' holds the profile of another request.",
                     why=f"It differs in {', '.join(changed)}.",
