@@ -60,10 +60,14 @@ def test_a_port_that_is_taken_is_named(measure: Measure, monkeypatch: pytest.Mon
 
 
 def test_a_worker_killed_under_load_is_a_crash_and_keeps_the_first_load_point(measure: Measure, place: Any) -> None:
+    workers: list[int] = []
+
     def kill_a_worker(progress: Progress) -> None:
-        # at the start of its warm-up, because listing the processes of a container may take seconds
+        # found one load point before it is killed: listing the processes of a container may outlast a load point
+        if (progress.stage, progress.position) == ("measuring", 1):
+            workers.extend(pid for pid, title in place.running().items() if "VLLM::Worker" in title)
         if (progress.stage, progress.position) == ("warming-up", 2):
-            [worker] = [pid for pid, title in place.running().items() if "VLLM::Worker" in title]
+            [worker] = workers
             os.kill(worker, signal.SIGKILL)
 
     measurement = measure(observe=kill_a_worker, **EAGER)
