@@ -1,4 +1,4 @@
-"""The options of a load test of a server that is already running: `autotune bench` and `autotuner.bench`."""
+"""A load test of a server that is already running, and its options: `autotune bench` and `autotuner.bench`."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from autotuner import traces
-from autotuner.bench_record import LoadTestInterrupted
+from autotuner.bench_record import BenchRecord, LoadTestInterrupted
 from autotuner.bench_setup import BenchSetup
 from autotuner.config import Overrides, TaskContext, leaves
 from autotuner.core import Observer, Workload, ignore_progress
+from autotuner.evaluate.external import ExternalEvaluator
+from autotuner.execute.serial import SerialExecutor
 from autotuner.experiment import CAPACITY_SEARCH_RANGE, TRACE_RATE
 from autotuner.report.bench.result import BenchResult
 from autotuner.running_server import PLACEHOLDER_MODEL
 from autotuner.scoring.objective import THROUGHPUT
 from autotuner.search.launch import LoadPlan
-from autotuner.session import Session
+from autotuner.search.single import SingleLaunch
+from autotuner.tune import tune
 from autotuner.workload import arrivals
 
-__all__ = ["BenchOptions", "LoadTestInterrupted", "bench", "bench_setup"]
+__all__ = ["BenchOptions", "LoadTestInterrupted", "bench", "bench_setup", "run_load_test"]
 
 BENCHMARK_OPTIONS = {
     "scenarios": "traffic_scenarios",
@@ -99,7 +102,19 @@ def bench(url: str, *, observe: Observer = ignore_progress, **options: Unpack[Be
     the result and never raised. ConfigError or UsageError: the load, the SLO or the folder is invalid; EndpointError:
     no model is found at `url`; MachineError: the variable with the key is not set; LoadTestInterrupted: Ctrl-C.
     """
-    return Session.bench(bench_setup(url, **options), observe)
+    return run_load_test(bench_setup(url, **options), observe)
+
+
+def run_load_test(setup: BenchSetup, observe: Observer = ignore_progress) -> BenchResult:
+    """Drive the load, in one trial of the tuning loop, and write the report; LoadTestInterrupted on Ctrl-C.
+
+    Errors of the server are counted in the result; it has what was measured, even where files cannot be written.
+    """
+    record = BenchRecord(setup)
+    evaluator = ExternalEvaluator(setup.experiment, observe, served=setup.served, traces=setup.traces, save=record.save)
+    with record.reported(), SerialExecutor(evaluator) as executor:
+        tune(setup.experiment, SingleLaunch(setup.launch), executor, record, observe)
+    return record.result
 
 
 def bench_setup(url: str, **options: Unpack[BenchOptions]) -> BenchSetup:

@@ -6,21 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autotuner.bench_record import BenchRecord
 from autotuner.core import Observer, Progress, ignore_progress
 from autotuner.errors import UsageError
-from autotuner.evaluate.external import ExternalEvaluator
-from autotuner.execute.serial import SerialExecutor
 from autotuner.launchers import orphans
 from autotuner.launchers.environment import host_environment
 from autotuner.runs.store import RunStore, find_run
-from autotuner.search.single import SingleLaunch
 from autotuner.tune import tune
 
 if TYPE_CHECKING:
-    from autotuner.bench_setup import BenchSetup
     from autotuner.config import Composition
-    from autotuner.report.bench.result import BenchResult
     from autotuner.run_report import Result
     from autotuner.run_setup import RunSetup
 
@@ -80,20 +74,6 @@ class Session:
         report = searcher.report
         self.store.save_search(report.stop_reason, report.skipped, report.candidate_count)
         return write_report(self.store)
-
-    @staticmethod
-    def bench(setup: BenchSetup, observe: Observer = ignore_progress) -> BenchResult:
-        """Load-test a running server, in one trial, and write the report; LoadTestInterrupted on Ctrl-C.
-
-        Errors of the server are counted in the result; it has what was measured, even where files cannot be written.
-        """
-        record = BenchRecord(setup)
-        evaluator = ExternalEvaluator(
-            setup.experiment, observe, served=setup.served, traces=setup.traces, save=record.save
-        )
-        with record.reported(), SerialExecutor(evaluator) as executor:
-            tune(setup.experiment, SingleLaunch(setup.launch), executor, record, observe)
-        return record.result
 
 
 def run(composition: Composition, output: str | Path = "runs", observe: Observer = ignore_progress) -> Result:

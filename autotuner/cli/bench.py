@@ -172,8 +172,7 @@ def bench(
     from autotuner.cli.live_view import live_view_for
     from autotuner.config.overrides import COMMAND_LINE
     from autotuner.errors import UsageError
-    from autotuner.loadtest import LoadTestInterrupted, bench_setup
-    from autotuner.session import Session
+    from autotuner.loadtest import LoadTestInterrupted, bench_setup, run_load_test
 
     if as_json and as_csv:
         raise UsageError(
@@ -213,7 +212,7 @@ def bench(
         )
         try:
             with live_view_for(setup.plan, (), is_load_test=True) as view:
-                result = Session.bench(setup, view)
+                result = run_load_test(setup, view)
         except LoadTestInterrupted as interrupt:
             _print_result(interrupt.result, as_json, as_csv)
             raise
