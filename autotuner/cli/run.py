@@ -12,7 +12,7 @@ from autotuner.cli.cluster_options import RunClusterOptionSet
 from autotuner.cli.config_options import ConfigOptions
 from autotuner.cli.error_boundary import EXIT_INTERRUPTED
 from autotuner.cli.gate import FAIL_ON_OPTION, Gate
-from autotuner.cli.load_options import DEFAULT_RUNS_FOLDER, JSON_OPTION, OUTPUT, RUNS_FOLDER_OPTION, option
+from autotuner.cli.load_options import DEFAULT_RUNS_FOLDER, JSON_OPTION, OUTPUT, RUNS_FOLDER_OPTION, SEARCH, option
 from autotuner.cli.option_sets import with_option_sets
 from autotuner.cli.signals import terminated_as_interrupted
 
@@ -41,6 +41,16 @@ def run(
             default="a new run",
         ),
     ] = None,
+    parallel_experiments: Annotated[
+        int,
+        option(
+            "--parallel-experiments",
+            metavar="N",
+            help="Of several experiments, how many run side by side, each on GPUs of its own.",
+            panel=SEARCH,
+            min=1,
+        ),
+    ] = 1,
     fail_on: Annotated[str, FAIL_ON_OPTION] = "infeasible",
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
@@ -64,9 +74,9 @@ def run(
         from autotuner.cli.experiments import plan_experiments, run_experiments
 
         if dry_run:
-            plan_experiments(compositions, as_json)
+            plan_experiments(compositions, parallel_experiments, as_json)
         else:
-            run_experiments(compositions, output, as_json, gate)
+            run_experiments(compositions, output, parallel_experiments, as_json, gate)
         return
     composition = next(iter(compositions.values()))
     if dry_run:

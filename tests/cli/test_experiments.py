@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 import yaml
 
 SHARED = {
@@ -59,3 +60,15 @@ def test_a_command_that_takes_one_experiment_says_so(autotune):
     assert (shown.code, "The files ask for 2 experiments: a, b." in shown.err) == (2, True)
     one = write("one.yaml", runtime="vllm")
     assert "base_runtime" in autotune("config", "show", "-f", one).out
+
+
+@pytest.mark.processes
+def test_experiments_side_by_side_are_compared_and_one_that_cannot_run_is_named(installed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    requests = [{"name": "a", "runtime": "vllm"}, {"name": "b", "runtime": "sglang"}, {"name": "c", "model": "no-such"}]
+    done = installed("run", "-f", write("three.yaml", experiments=requests), "--parallel-experiments", "2", "--json")
+    assert {row["experiment"] for row in done.data["experiments"]} == {"a", "b"}
+    assert done.code == 2
+    assert "experiment c: " in " ".join(done.err.split())
+    logs = sorted(Path("runs").glob("*/output.log"))
+    assert [("run folder" in log.read_text()) for log in logs] == [True, True]
