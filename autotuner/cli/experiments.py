@@ -154,8 +154,8 @@ def _run_side_by_side(
         for session in sessions.values():
             display.note(f"  autotune run --resume {for_shell(str(session.store.path))}")
         raise typer.Exit(EXIT_INTERRUPTED) from interrupt
-    for name, error in errors.items():
-        warn(name, error)
+    for name, failure in errors.items():
+        warn(name, failure)
     stores = {name: session.store for name, session in sessions.items() if name not in errors}
     return {name: Result(RunView.from_store(store), store.path, command=None) for name, store in stores.items()}
 
