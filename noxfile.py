@@ -94,8 +94,7 @@ def docker(session: nox.Session) -> None:
     session.install("-e", ".[test]")
     cache = Path(os.environ.get("AUTOTUNE_ENGINES", session.cache_dir / "engines")).absolute()
     home = Path(os.environ.get("AUTOTUNE_DOCKER", session.cache_dir / "docker")).absolute()
-    session.run("python", "tests/real/setup_vllm.py", str(cache))
-    session.run("python", "tests/docker/setup_docker.py", str(home))
+    session.run("python", "tests/docker/setup_docker.py", "--vllm", str(cache), str(home))
     try:
         session.run(
             "pytest",

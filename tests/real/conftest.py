@@ -1,7 +1,7 @@
 """A real vLLM and a model for it, where setup_vllm.py left them; missing ones fail the tests.
 
-Tests that take `place` or `measure` run twice: the server as a process, and, marked `docker`, in a
-container that sees the same vLLM.
+Tests that take `place` or `measure` run twice, unless they name the place: the server as a process, and, marked
+`docker`, in a container that sees the same vLLM.
 """
 
 from __future__ import annotations

@@ -18,12 +18,9 @@ from typing import Any
 import pytest
 
 from autotuner.core import Progress
-from autotuner.experiment import Experiment
-from autotuner.run_setup import RunSetup
-from autotuner.runs.store import RunStore
-from autotuner.session import Session
 from tests.gateways import loopback_only
 from tests.gateways.bench_command import AUTOTUNE, FEW_REQUESTS, LoadTestOutcome
+from tests.real.recorded_run import record_run
 from tests.real.sglang_on_cpu import ENVIRONMENT, SMALL_CACHE
 
 pytestmark = pytest.mark.engine
@@ -119,24 +116,17 @@ def run_of_one_server(sglang: Path, model: str, folder: Path) -> tuple[Path, lis
             "max_requests": 2,
             "warmup": 0,
         },
-        "optimization": {"baseline": False, "confirm": 0, "max_iterations": 1},
     }
-    setup = RunSetup.from_experiment(Experiment.model_validate(config))
-    store = RunStore.create(folder / "runs", config, {"layers": [], "values": {}})
     answers: list[str] = []
 
     def ask(progress: Progress) -> None:
         if progress.stage == "ready":
-            [printed] = (store.path / "trials").glob("*/command.sh")
+            [printed] = folder.glob("runs/*/trials/*/command.sh")
             words = shlex.split(printed.read_text())
             url = f"http://127.0.0.1:{words[words.index('--port') + 1]}"
             answers.extend(Network().greedy_answers(url, model))
 
-    with store.lock():
-        Session(store, setup).tune(ask)
-    [trial] = store.trials()
-    assert trial.measurement.failure is None
-    return store.path, answers
+    return record_run(config, folder / "runs", ask).path, answers
 
 
 @contextmanager
