@@ -15,11 +15,11 @@ from tests.real.recorded_run import record_run
 
 pytestmark = pytest.mark.engine
 
-TOLERANCE = "40%"
-"""What an unchanged side would have to lose in every launch of its own, and in none of the other's between them.
+TOLERANCE = "60%"
+"""What an unchanged side would have to lose in both of its launches, and in none of the other's between them.
 
-One request at a time instead of sixteen loses more than 80%, and up to five pairs are launched to tell: launches on a
-busy machine that differ by a factor of two turn neither verdict around.
+One request at a time instead of sixteen loses more than 80%, and up to five pairs are launched to tell: launches that
+differ by a factor of two, as on a busy machine, turn neither verdict around.
 """
 
 LOAD = {
@@ -53,10 +53,10 @@ def config(vllm: Path, tiny_model: Path) -> dict[str, Any]:
     }
 
 
-def read_gate(baseline: Path, new: Path, folder: Path) -> tuple[int, list[list[str]]]:
+def read_gate(baseline: Path, new: Path, launches: int, folder: Path) -> tuple[int, list[list[str]]]:
     """The exit code, and what the case of each gated figure holds in the JUnit file: failure, skipped or nothing."""
     report = folder / "gate.xml"
-    options = ["--gate", "--launches", "5", "--tolerance", TOLERANCE, "--junit", str(report)]
+    options = ["--gate", "--launches", str(launches), "--tolerance", TOLERANCE, "--junit", str(report)]
     command = [AUTOTUNE, "compare", str(baseline), str(new), *options]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=1200)
     assert report.exists(), done.stderr
@@ -67,9 +67,9 @@ def read_gate(baseline: Path, new: Path, folder: Path) -> tuple[int, list[list[s
 def test_an_unchanged_winner_is_never_worse_and_a_crippled_one_is(config: dict[str, Any], tmp_path: Path) -> None:
     usual: dict[str, Any] = {"cuda-graph": [False], "max-running-requests": [16]}
     before = record_run({**config, "parameters": usual}, tmp_path / "before").path
-    exit_code, [verdict] = read_gate(before, before, tmp_path)
+    exit_code, [verdict] = read_gate(before, before, 2, tmp_path)
     assert (exit_code, verdict) in ((PASSED, []), (UNCLEAR, ["skipped"]))
 
     crippled = {**usual, "max-running-requests": [1]}
     after = record_run({**config, "parameters": crippled}, tmp_path / "after").path
-    assert read_gate(before, after, tmp_path) == (WORSE, [["failure"]])
+    assert read_gate(before, after, 5, tmp_path) == (WORSE, [["failure"]])

@@ -24,7 +24,7 @@ Measure = Callable[..., Measurement]
 ON_THIS_MACHINE = pytest.mark.parametrize("place", ["process"], indirect=True)
 """Where a container would show nothing new: an engine says the same in it."""
 
-MISSING_MODEL = ((), "no-such-org/no-such-model", {}, {}, FailureKind.MODEL_NOT_FOUND, "")
+MISSING_MODEL: tuple[Any, ...] = ((), "no-such-org/no-such-model", {}, {}, FailureKind.MODEL_NOT_FOUND, "")
 
 
 @pytest.mark.parametrize(
