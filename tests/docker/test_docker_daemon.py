@@ -12,7 +12,7 @@ import docker
 import pytest
 
 from autotuner.launchers import containers
-from tests.docker.conftest import RunInStep
+from tests.docker.run_in_step import RunInStep
 
 IMAGE = os.environ.get("AUTOTUNE_TEST_IMAGE", "autotune-test/base:1")
 DOCKERD = shutil.which("dockerd", path=f"{os.environ['PATH']}:/usr/sbin:/sbin") or "dockerd"

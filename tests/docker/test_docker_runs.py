@@ -13,7 +13,7 @@ import yaml
 from autotuner.endpoints.client import Client, NoAnswerError
 from autotuner.endpoints.models import list_models
 from autotuner.launchers import containers
-from tests.docker.conftest import RunInStep
+from tests.docker.run_in_step import RunInStep
 
 IMAGE = os.environ.get("AUTOTUNE_TEST_IMAGE", "autotune-test/base:1")
 JUDGED = (0, 1)

@@ -15,7 +15,7 @@ from tests.real.recorded_run import record_run
 
 pytestmark = pytest.mark.engine
 
-TOLERANCE = "60%"
+TOLERANCE = "50%"
 """What an unchanged side would have to lose in both of its launches, and in none of the other's between them.
 
 One request at a time instead of sixteen loses more than 80%, and up to five pairs are launched to tell: launches that
