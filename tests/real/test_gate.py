@@ -18,7 +18,7 @@ pytestmark = pytest.mark.engine
 TOLERANCE = "50%"
 """What an unchanged side would have to lose in both of its launches, and in none of the other's between them.
 
-One request at a time instead of sixteen loses more than 80%, and up to five pairs are launched to tell: launches that
+One request at a time instead of sixteen loses four fifths, and up to five pairs are launched to tell: launches that
 differ by a factor of two, as on a busy machine, turn neither verdict around.
 """
 
