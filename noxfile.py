@@ -54,24 +54,25 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def engines(session: nox.Session) -> None:
-    """The whole job on a real vLLM and a real SGLang on CPU, which this session sets up from nothing (about 8 GB)."""
+    """The whole job on a real vLLM and a real SGLang on CPU, which this session sets up as root (about 8 GB)."""
     session.install("-e", ".[test]")
     home = Path(os.environ.get("AUTOTUNE_ENGINES", session.cache_dir / "engines")).absolute()
-    session.run("python", "tests/real/setup_vllm.py", str(home))
-    session.run("python", "tests/real/setup_sglang.py", str(home))
-    plans = {"AUTOTUNE_TEST_CONFIGURATIONS": "500"}
-    session.run("pytest", "-n", "0", "-m", "processes", "tests/test_plans.py", env=plans)
+    session.run("python", "tests/real/setup_engines.py", str(home))
+    # two at a time: most of a test is the start of a server, which takes one core
     session.run(
         "pytest",
         "-n",
-        "0",
+        "2",
         "-m",
-        "engine and not docker",
+        "(engine or processes) and not docker",
         "tests/real",
+        "tests/test_plans.py",
         *session.posargs,
         env={
+            "AUTOTUNE_TEST_CONFIGURATIONS": "500",
             "AUTOTUNE_TEST_VLLM": str(home / "vllm"),
             "AUTOTUNE_TEST_SGLANG": str(home / "sglang"),
+            "AUTOTUNE_TEST_SGLANG_ROUTER": str(home / "sglang-router"),
             "AUTOTUNE_TEST_MODEL": str(home / "tiny-model"),
         },
     )
@@ -93,8 +94,7 @@ def docker(session: nox.Session) -> None:
     session.install("-e", ".[test]")
     cache = Path(os.environ.get("AUTOTUNE_ENGINES", session.cache_dir / "engines")).absolute()
     home = Path(os.environ.get("AUTOTUNE_DOCKER", session.cache_dir / "docker")).absolute()
-    session.run("python", "tests/real/setup_vllm.py", str(cache))
-    session.run("python", "tests/docker/setup_docker.py", str(home))
+    session.run("python", "tests/docker/setup_docker.py", "--vllm", str(cache), str(home))
     try:
         session.run(
             "pytest",

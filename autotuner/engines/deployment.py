@@ -34,9 +34,16 @@ GB = 1e9
 ROUTER_IMAGE = "python:3.12-slim"
 """Image in which routers that are Python packages are installed at start; no image of theirs is assumed."""
 
+SGLANG_ROUTER_READY_PATH = "/readiness"
+"""Answered with 200 once the router knows its servers; /health is before that, while requests are refused."""
+
 TRTLLM_ROUTER_FILE = "disaggregated.yaml"
 TRTLLM_ROUTER_VARIABLE = "TRTLLM_DISAGGREGATED_CONFIG"
 UNTESTED = "No test has started {engine} in this form: its flags are from its documentation."
+SGLANG_TESTED = (
+    "Tests have started SGLang in this form as processes on a CPU, with its KV cache over mooncake_tcp: not on GPUs,"
+    " over no other transport and in no containers."
+)
 
 
 @dataclass(frozen=True)
@@ -155,10 +162,19 @@ def _roles(servers: Sequence[tuple[RoleName, ServerSpec]]) -> tuple[ServingRole,
 
 
 def _python_router(
-    context: LaunchContext, package: str, command: Sequence[str], arguments: Sequence[str], served: ServerSpec
+    context: LaunchContext,
+    package: str,
+    command: Sequence[str],
+    arguments: Sequence[str],
+    served: ServerSpec,
+    ready_path: str = "/health",
 ) -> ServerSpec:
-    """A router that is a Python package; in a container it is installed first."""
+    """A router that is a Python package; in a container it is installed first.
+
+    It listens, counters included, where the context says: by default its counters are open to the network.
+    """
     argv = (*command, *arguments, "--host", context.host, "--port", str(context.port))
+    argv += ("--prometheus-host", context.host)
     install = f'pip install --quiet {package} && exec "$0" "$@"'
     return ServerSpec(
         image=ROUTER_IMAGE if context.runtime.image else None,
@@ -166,7 +182,7 @@ def _python_router(
         env={},
         mounts=(),
         port=context.port,
-        ready_path="/health",
+        ready_path=ready_path,
         served_model=served.served_model,
         container_argv=("sh", "-c", install, *argv),
         network="host",
@@ -179,7 +195,7 @@ def _vllm_router(context: LaunchContext, arguments: Sequence[str], served: Serve
 
 def _sglang_router(context: LaunchContext, arguments: Sequence[str], served: ServerSpec) -> ServerSpec:
     command = ("python3", "-m", "sglang_router.launch_router")
-    return _python_router(context, "sglang-router", command, arguments, served)
+    return _python_router(context, "sglang-router", command, arguments, served, SGLANG_ROUTER_READY_PATH)
 
 
 def _vllm(places: Sequence[_Place], candidates: Mapping[str, Candidate], context: LaunchContext) -> ServingSpec:
@@ -216,7 +232,7 @@ def _sglang(places: Sequence[_Place], candidates: Mapping[str, Candidate], conte
         servers.append((place.role, server))
         addresses += [f"--{place.role}", _url(server), *([bootstrap_port] if place.role == "prefill" else [])]
     router = _sglang_router(context, ("--pd-disaggregation", *addresses), servers[0][1])
-    return ServingSpec(_roles(servers), router, remark=UNTESTED.format(engine="SGLang"))
+    return ServingSpec(_roles(servers), router, remark=SGLANG_TESTED)
 
 
 def _trtllm(places: Sequence[_Place], candidates: Mapping[str, Candidate], context: LaunchContext) -> ServingSpec:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import signal
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from io import FileIO
@@ -31,6 +33,9 @@ CANNOT_START, CANNOT_INVOKE, NOT_FOUND = 125, 126, 127
 
 MAX_LINE_BYTES = 64 * 1024
 """Bytes of an unfinished line that are buffered before they are written."""
+
+MEMORY_EVENT_SECONDS = 3.0
+"""How long after a container's end Docker may take to say that the kernel killed it, of which it hears apart."""
 
 OUT_OF_MEMORY_MESSAGE = "Out of memory: the kernel killed the container at its memory limit (OOMKilled)"
 
@@ -87,13 +92,13 @@ class DockerServer:
             self._copy_output(chunks)
             _close_stream(chunks)
             status = int(container.wait()["StatusCode"])
-            container.reload()
+            killed_for_memory = _was_killed_for_memory(container, status)
         except NotFound:
-            self._status = 128 + 9  # it was removed by force
+            self._status = 128 + signal.SIGKILL  # it was removed by force
         except (*images.DOCKER_ERRORS, HTTPError, OSError) as error:
             self._daemon_error = str(error).splitlines()[0] if str(error) else type(error).__name__
         else:
-            if container.attrs["State"].get("OOMKilled"):
+            if killed_for_memory:
                 self.write_line(OUT_OF_MEMORY_MESSAGE)
             self._status = status
 
@@ -114,6 +119,19 @@ class DockerServer:
         with contextlib.suppress(OSError):
             if data:
                 self._output.write(data)
+
+
+def _was_killed_for_memory(container: Container, status: int) -> bool:
+    """Whether the kernel killed a container that has ended, at its memory limit."""
+    deadline = time.monotonic() + MEMORY_EVENT_SECONDS
+    while True:
+        container.reload()
+        if container.attrs["State"].get("OOMKilled"):
+            return True
+        may_be_told_yet = status == 128 + signal.SIGKILL and container.attrs["HostConfig"].get("Memory")
+        if not may_be_told_yet or time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
 
 
 class DockerLauncher:

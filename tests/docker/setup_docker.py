@@ -2,8 +2,8 @@
 
 Installs Docker and Compose where they are missing, starts a daemon where none answers, and makes
 an image of a minimal Debian without a registry. Ends with an error when the daemon cannot start.
-`--stop` ends the daemon that an earlier call started in FOLDER. A second call does only what is
-still missing.
+`--vllm FOLDER` sets a real vLLM up there meanwhile: the one waits for packages, the other computes. `--stop`
+ends the daemon that an earlier call started in FOLDER. A second call does only what is still missing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from tests.real import setup_vllm
 
 IMAGE = os.environ.get("AUTOTUNE_TEST_IMAGE", "autotune-test/base:1")
 SUITE = "bookworm"
@@ -112,6 +115,7 @@ def main() -> None:
     """Read the folder from the command line and set up in it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--vllm", type=Path, metavar="FOLDER")
     parser.add_argument("--stop", action="store_true")
     options = parser.parse_args()
     folder: Path = options.folder.resolve()
@@ -123,9 +127,21 @@ def main() -> None:
         raise SystemExit("Setting Docker up needs root.")
     folder.mkdir(parents=True, exist_ok=True)
     install()
-    start(folder)
-    make_image(folder)
+    if options.vllm:
+        setup_vllm.install_system_packages()  # apt cannot run twice at once
+    with ThreadPoolExecutor() as pool:
+        vllm = pool.submit(set_up_vllm, options.vllm.resolve()) if options.vllm else None
+        start(folder)
+        make_image(folder)
+        if vllm is not None:
+            vllm.result()
     say(f"AUTOTUNE_TEST_IMAGE={IMAGE}")
+
+
+def set_up_vllm(folder: Path) -> None:
+    """Make vLLM and its model in a folder, where they are missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    setup_vllm.set_up(folder)
 
 
 if __name__ == "__main__":

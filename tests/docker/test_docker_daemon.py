@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,9 +12,9 @@ import docker
 import pytest
 
 from autotuner.launchers import containers
+from tests.docker.run_in_step import RunInStep
 
 IMAGE = os.environ.get("AUTOTUNE_TEST_IMAGE", "autotune-test/base:1")
-COMMAND = Path(sys.executable).parent / "autotune"
 DOCKERD = shutil.which("dockerd", path=f"{os.environ['PATH']}:/usr/sbin:/sbin") or "dockerd"
 
 
@@ -78,23 +77,13 @@ def daemon(tmp_path_factory, client):
 
 
 def test_a_daemon_that_is_killed_ends_the_run_and_loses_no_finished_trial(daemon, autotune, sim, tmp_path):
-    arguments = (*sim, "--max-iterations", "2", "--set", "runtime.network=host", "--set", "benchmark.duration=3")
-    process = subprocess.Popen(
-        [str(COMMAND), "run", *arguments],
-        cwd=tmp_path,
-        env={**os.environ, "DOCKER_HOST": daemon.url},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    lines = []
-    for line in process.stderr:
-        lines.append(line)
-        if "[2/2] ready" in line:
-            break
+    arguments = (*sim, "--max-iterations", "2", "--set", "runtime.network=host")
+    run_in_step = RunInStep(tmp_path, *arguments, env={"DOCKER_HOST": daemon.url})
+    run_in_step.wait_for("[2/2] ready")
     daemon.process.kill()
     daemon.process.wait()
-    _, rest = process.communicate(timeout=120)
-    assert process.returncode == 3, "".join(lines) + rest
+    exit_code, rest = run_in_step.end()
+    assert exit_code == 3, rest
     assert "The Docker daemon went away during a trial" in " ".join(rest.split())
     (run,) = (tmp_path / "runs").iterdir()
     before = (run / "trials.jsonl").read_text()

@@ -5,10 +5,7 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import threading
 import time
-from pathlib import Path
 
 import pytest
 import yaml
@@ -16,8 +13,8 @@ import yaml
 from autotuner.endpoints.client import Client, NoAnswerError
 from autotuner.endpoints.models import list_models
 from autotuner.launchers import containers
+from tests.docker.run_in_step import RunInStep
 
-COMMAND = Path(sys.executable).parent / "autotune"
 IMAGE = os.environ.get("AUTOTUNE_TEST_IMAGE", "autotune-test/base:1")
 JUDGED = (0, 1)
 """A machine that is busy with other tests may leave two seconds of load without a verdict."""
@@ -38,21 +35,6 @@ def until(condition, seconds=60.0):
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.05)
     return value
-
-
-def start(folder, *arguments):
-    return subprocess.Popen(
-        [str(COMMAND), "run", *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
-def wait_for(process, text):
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if text in line:
-            return
-    raise AssertionError(f"the run ended without saying '{text}':\n{''.join(lines)}")
 
 
 def test_quick_test_runs_with_the_simulated_engine_in_a_container(autotune, sim, tmp_path, client):
@@ -168,10 +150,9 @@ def served_models(url):
 
 
 def test_a_killed_run_leaves_a_container_that_clean_removes_and_the_run_goes_on(autotune, sim, tmp_path, client):
-    process = start(tmp_path, *sim, "--max-iterations", "2")
-    wait_for(process, "[2/2] load point 1 of 1")
-    process.kill()
-    process.communicate()
+    killed = RunInStep(tmp_path, *sim, "--max-iterations", "2")
+    killed.wait_for("[2/2] load point 1 of 1")
+    killed.kill()
     assert len(running(client)) == 1
     result = autotune("clean")
     assert result.returncode == 0, result.stderr
@@ -187,10 +168,9 @@ def test_a_killed_run_leaves_a_container_that_clean_removes_and_the_run_goes_on(
 
 
 def test_the_next_run_removes_what_a_killed_one_left(autotune, sim, tmp_path, client):
-    process = start(tmp_path, *sim)
-    wait_for(process, "ready")
-    process.kill()
-    process.communicate()
+    killed = RunInStep(tmp_path, *sim)
+    killed.wait_for("ready")
+    killed.kill()
     (leftover,) = running(client)
     (run,) = (tmp_path / "runs").iterdir()
     assert autotune("run", "--resume", str(run)).returncode in JUDGED
@@ -198,13 +178,13 @@ def test_the_next_run_removes_what_a_killed_one_left(autotune, sim, tmp_path, cl
 
 
 def test_clean_leaves_a_living_run_alone(autotune, sim, tmp_path, client):
-    process = start(tmp_path, *sim, "--duration", "300")
-    wait_for(process, "ready")
+    living = RunInStep(tmp_path, *sim, "--duration", "300")
+    living.wait_for("ready")
     assert "Nothing was left behind" in autotune("clean").stdout
     assert len(running(client)) == 1
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
-    assert process.returncode == 130
+    living.process.send_signal(signal.SIGINT)
+    exit_code, rest = living.end()
+    assert exit_code == 130, rest
 
 
 def test_a_secret_reaches_the_container_and_no_file(autotune, sim, tmp_path):
@@ -259,12 +239,11 @@ def test_quick_test_runs_with_the_real_vllm_in_a_container(autotune, vllm, tmp_p
 
 @pytest.mark.engine
 def test_a_vllm_container_that_is_killed_under_load_has_crashed(autotune, vllm, tmp_path, client):
-    process = start(tmp_path, *vllm, "--duration", "60")
-    wait_for(process, "load point 1 of 1")
-    threading.Event().wait(2)
+    run = RunInStep(tmp_path, *vllm, "--duration", "60")
+    run.wait_for("load point 1 of 1")
     (container,) = running(client)
     container.kill()
-    process.communicate(timeout=120)
+    run.end()
     (trial,) = trials(tmp_path)
     assert trial["measurement"]["failure"]["kind"] == "crashed-under-load"
     assert "SIGKILL" in trial["measurement"]["failure"]["message"]

@@ -198,6 +198,14 @@ def test_replicas_stand_behind_a_router(name):
     assert "--worker-urls http://127.0.0.1:8100 http://127.0.0.1:8101" in " ".join(serving.router.argv)
 
 
+@pytest.mark.parametrize(("name", "ready_path"), [("vllm", "/health"), ("sglang", "/readiness")])
+def test_a_router_listens_where_it_is_told_alone_and_is_ready_once_it_knows_its_servers(name, ready_path):
+    router = pair(name).router
+    assert router is not None
+    assert after(router, "--host") == after(router, "--prometheus-host") == ["127.0.0.1"]
+    assert router.ready_path == ready_path
+
+
 def test_a_cpu_build_is_given_no_gpus():
     runtime = Runtime(image="vllm/vllm-openai-cpu:1")
     serving = pair("vllm", context=replace(context(runtime, container=True)))

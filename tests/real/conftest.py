@@ -1,7 +1,7 @@
 """A real vLLM and a model for it, where setup_vllm.py left them; missing ones fail the tests.
 
-Tests that take `place` or `measure` run twice: the server as a process, and, marked `docker`, in a
-container that sees the same vLLM.
+Tests that take `place` or `measure` run twice, unless they name the place: the server as a process, and, marked
+`docker`, in a container that sees the same vLLM.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from autotuner.core import Candidate, Measurement, Observer, Value, ignore_progr
 from autotuner.deploy import render
 from autotuner.engines import engine
 from autotuner.evaluate.measured import MeasuredEvaluator
-from autotuner.experiment import Benchmark, Deployment, Experiment, Model, Runtime
+from autotuner.experiment import Deployment, Experiment, Model, Runtime
 from autotuner.launchers import containers, launcher
 from autotuner.model_files import hugging_face_cache
 from autotuner.search.launch import ListedLoads
+from tests.real.short_load import SHORT_LOAD
 
 IMAGE = os.environ.get("AUTOTUNE_TEST_IMAGE", "autotune-test/base:1")
 
@@ -45,6 +46,12 @@ def vllm() -> Path:
 def sglang() -> Path:
     """The `sglang` executable."""
     return _folder("AUTOTUNE_TEST_SGLANG") / "bin" / "sglang"
+
+
+@pytest.fixture(scope="session")
+def sglang_router() -> Path:
+    """The virtual environment of SGLang's router."""
+    return _folder("AUTOTUNE_TEST_SGLANG_ROUTER")
 
 
 @pytest.fixture(scope="session")
@@ -172,7 +179,7 @@ def measure(place: Place, vllm: Path, tiny_model: Path, tmp_path: Path) -> Calla
             "runtime": Runtime(**settings),
             "deployment": Deployment(mode=place.deployment),
             "parameters": {},
-            "benchmark": Benchmark(traffic_scenarios=("D(100,50)",), num_concurrency=(1, 4), duration=6, warmup=2),
+            "benchmark": SHORT_LOAD,
         }
         render_command = partial(render, format="docker" if place.deployment == "docker" else "shell")
         launcher_used = launcher(place.deployment)

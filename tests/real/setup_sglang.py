@@ -1,6 +1,6 @@
-"""Set a real SGLang for CPU up from nothing: `python setup_sglang.py FOLDER`.
+"""Set a real SGLang for CPU and its router up from nothing: `python setup_sglang.py FOLDER`.
 
-Prints the environment variable that the tests marked `engine` read. A second run in the same folder
+Prints the environment variables that the tests marked `engine` read. A second run in the same folder
 does nothing. SGLang's own code is not changed: what its wheel leaves to CUDA builds is made up for by
 sgl_kernel_stand_in.py and an emptied registration of torchvision.
 """
@@ -8,14 +8,23 @@ sgl_kernel_stand_in.py and an emptied registration of torchvision.
 from __future__ import annotations
 
 import argparse
+import hashlib
 from pathlib import Path
 
+from tests.gateways.setup_gateways import SGLANG_ROUTER, make_environment
+from tests.real.setup_vllm import LIBRARIES as VLLM_LIBRARIES
 from tests.real.setup_vllm import PYTHON, install_system_packages, install_torch, run, say, site_packages
 
 SGLANG = "0.5.23"
 SGL_KERNEL = Path(__file__).with_name("sgl_kernel_stand_in.py")
-WITHOUT_DEPENDENCIES = (f"sglang=={SGLANG}", "torchvision==0.28.0")
+WITHOUT_DEPENDENCIES = (
+    f"sglang=={SGLANG}",
+    "torchvision==0.28.0",
+    "mooncake-transfer-engine-non-cuda==0.3.13.post1",
+)
 """Their own requirements would install CUDA's libraries, several GB of them."""
+LIBRARIES = {**VLLM_LIBRARIES, "libibverbs1": "libibverbs.so.1"}
+"""Debian's packages of what SGLang and the transfer of its KV cache load."""
 
 PINNED = (
     "transformers==5.19.0",
@@ -95,15 +104,17 @@ def fit_to_cpu(packages: Path) -> None:
     (packages / "torchvision" / "_meta_registrations.py").write_text("")
 
 
-def set_up(folder: Path) -> Path:
-    """Make what is missing in `folder`; return the virtual environment."""
-    venv = folder / "sglang"
-    installed = venv / f"installed-{SGLANG}"
-    install_system_packages()
+def set_up(folder: Path) -> tuple[Path, Path]:
+    """Make what is missing in `folder`; return the virtual environments of SGLang and of its router."""
+    venv, router = folder / "sglang", folder / "sglang-router"
+    wanted = (*WITHOUT_DEPENDENCIES, *PINNED, *UNPINNED)
+    installed = venv / f"installed-{hashlib.sha256(repr(wanted).encode()).hexdigest()[:8]}"
+    install_system_packages(LIBRARIES)
+    make_environment(router, SGLANG_ROUTER)
     if not installed.exists():
         install_sglang(venv)
         installed.touch()
-    return venv
+    return venv, router
 
 
 def main() -> None:
@@ -112,7 +123,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    say(f"AUTOTUNE_TEST_SGLANG={set_up(folder)}")
+    venv, router = set_up(folder)
+    say(f"AUTOTUNE_TEST_SGLANG={venv}")
+    say(f"AUTOTUNE_TEST_SGLANG_ROUTER={router}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import hashlib
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 VLLM = "0.32.0"
@@ -19,6 +19,8 @@ TORCH = "2.13.0"
 PYTHON = shutil.which("python3.11") or sys.executable
 # their wheels are built for CUDA, and vllm imports whichever of them is installed
 BREAKS_IMPORTS = ("torchvision", "torchaudio", "torchcodec")
+LIBRARIES = {"libnuma1": "libnuma.so.1", "libgomp1": "libgomp.so.1"}
+"""Debian's packages of what vLLM loads."""
 HEADERS = "import sysconfig; print(sysconfig.get_path('include') + '/Python.h')"
 TINY_MODEL = Path(__file__).with_name("make_tiny_model.py")
 
@@ -35,13 +37,12 @@ def run(*command: str | Path) -> None:
     subprocess.run([str(part) for part in command], check=True)
 
 
-def install_system_packages() -> None:
-    """Install what vLLM loads and what torch compiles with, where it is missing (Debian, as root)."""
-    libraries = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=True).stdout
+def install_system_packages(libraries: Mapping[str, str] = LIBRARIES) -> None:
+    """Install libraries, by Debian package, and what torch compiles with, where it is missing (Debian, as root)."""
+    known = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=True).stdout
     headers = Path(subprocess.check_output([PYTHON, "-c", HEADERS], text=True).strip())
     present = {
-        "libnuma1": "libnuma.so.1" in libraries,
-        "libgomp1": "libgomp.so.1" in libraries,
+        **{package: library in known for package, library in libraries.items()},
         "g++": shutil.which("g++") is not None,
         "python3-dev": headers.is_file(),
         "python3-venv": subprocess.run([PYTHON, "-c", "import ensurepip"], stderr=subprocess.DEVNULL).returncode == 0,

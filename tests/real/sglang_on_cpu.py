@@ -10,9 +10,10 @@ from autotuner.core import Candidate, Measurement, Observer, Value, ignore_progr
 from autotuner.deploy import render
 from autotuner.engines import engine
 from autotuner.evaluate.measured import MeasuredEvaluator
-from autotuner.experiment import Benchmark, Deployment, Experiment, Model, Runtime
+from autotuner.experiment import Deployment, Experiment, Model, Runtime
 from autotuner.launchers import launcher
 from autotuner.search.launch import ListedLoads
+from tests.real.short_load import SHORT_LOAD
 
 ENVIRONMENT = {"SGLANG_USE_CPU_ENGINE": "1", "HF_HUB_OFFLINE": "1"}
 
@@ -38,7 +39,7 @@ def measure_sglang(
         "runtime": runtime,
         "deployment": Deployment(mode="process"),
         "parameters": {},
-        "benchmark": Benchmark(traffic_scenarios=("D(100,50)",), num_concurrency=(1, 4), duration=6, warmup=2),
+        "benchmark": SHORT_LOAD,
     }
     evaluator = MeasuredEvaluator(
         Experiment(**fields), engine("sglang"), launcher("process"), partial(render, format="shell"), observe

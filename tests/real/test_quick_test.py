@@ -16,6 +16,7 @@ import pytest
 from autotuner.engines import engine
 from autotuner.launchers import ready
 from autotuner.launchers.ports import free_port
+from tests.real.short_load import SHORT_WINDOWS
 
 pytestmark = pytest.mark.engine
 
@@ -28,7 +29,7 @@ def test_quick_test_ends_with_a_ranking_a_picture_and_a_command_that_starts_the_
     arguments = ["--profile", "quick-test", "--runtime", "vllm", "--deployment", "process", "--model", str(tiny_model)]
     eager = ["--set", "parameters.cuda-graph=[false]", "--set", f"runtime.executable={vllm}"]
     result = subprocess.run(
-        [COMMAND, "run", *arguments, *eager, "--duration", "8", "--warmup", "2"],
+        [COMMAND, "run", *arguments, *eager, *SHORT_WINDOWS],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -7,19 +7,19 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from autotuner.core import FailureKind, Measurement, Progress
+from autotuner.core import FailureKind, Progress
 from autotuner.engines import engine
 from autotuner.engines.parameters import canonical_parameters
 from autotuner.experiment import Runtime
 from tests.real.sglang_on_cpu import ENVIRONMENT, SMALL_CACHE, measure_sglang
+from tests.real.short_load import SHORT_WINDOWS
 
 pytestmark = pytest.mark.engine
 
@@ -28,7 +28,6 @@ MEMORY_LIMIT_KIB = 15_000_000
 """Address space of a server that asks for more memory than there is, so that it and nothing else runs out."""
 
 Processes = Callable[[], dict[int, str]]
-Starts = Callable[[str], Measurement]
 
 
 @dataclass(frozen=True)
@@ -66,41 +65,38 @@ FAILING_STARTS = {
 }
 
 
-@pytest.fixture(scope="module")
-def failed_starts(sglang: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starts]:
-    """The measurement of each of FAILING_STARTS; two of them run at a time, since nothing is measured on them."""
-    root = tmp_path_factory.mktemp("starts")
-    limited = root / "sglang-with-little-memory"
-    limited.write_text(f'#!/bin/bash\nulimit -v {MEMORY_LIMIT_KIB}\nexec {sglang} "$@"\n')
-    limited.chmod(0o755)
-
-    def run(name: str) -> Measurement:
-        start = FAILING_STARTS[name]
-        folder = root / name.replace(" ", "-")
-        folder.mkdir()
-        executable = limited if start.memory_limit else sglang
-        model = start.model or str(tiny_model)
-        return measure_sglang(executable, model, folder, *start.extra_args, env=dict(start.env), **start.parameters)
-
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        measurements: dict[str, Future[Measurement]] = {name: pool.submit(run, name) for name in FAILING_STARTS}
-        yield lambda name: measurements[name].result()
-
-
 @pytest.mark.parametrize("name", FAILING_STARTS)
-def test_a_start_that_fails_is_named_in_sglangs_words(failed_starts: Starts, name: str) -> None:
-    failure, expected = failed_starts(name).failure, FAILING_STARTS[name]
+def test_a_start_that_fails_is_named_in_sglangs_words(
+    sglang: Path, tiny_model: Path, processes: Processes, tmp_path: Path, name: str
+) -> None:
+    expected = FAILING_STARTS[name]
+    if expected.memory_limit:
+        limited = tmp_path / "sglang-with-little-memory"
+        limited.write_text(f'#!/bin/bash\nulimit -v {MEMORY_LIMIT_KIB}\nexec {sglang} "$@"\n')
+        limited.chmod(0o755)
+        sglang = limited
+    model = expected.model or str(tiny_model)
+    measurement = measure_sglang(
+        sglang, model, tmp_path, *expected.extra_args, env=dict(expected.env), **expected.parameters
+    )
+    failure = measurement.failure
     assert failure is not None
     assert (failure.kind, expected.words in failure.message) == (expected.kind, True), failure
     assert "dmesg" not in failure.remedy
+    assert processes() == {}
 
 
 def test_a_scheduler_killed_under_load_is_a_crash_and_keeps_the_first_load_point(
     sglang: Path, tiny_model: Path, processes: Processes, tmp_path: Path
 ) -> None:
+    schedulers: list[int] = []
+
     def kill_the_scheduler(progress: Progress) -> None:
-        if (progress.stage, progress.position) == ("measuring", 2):
-            [scheduler] = [pid for pid, title in processes().items() if "sglang::scheduler" in title]
+        # found one load point before it is killed: listing processes may outlast a load point
+        if (progress.stage, progress.position) == ("measuring", 1):
+            schedulers.extend(pid for pid, title in processes().items() if "sglang::scheduler" in title)
+        if (progress.stage, progress.position) == ("warming-up", 2):
+            [scheduler] = schedulers
             os.kill(scheduler, signal.SIGKILL)
 
     measurement = measure_sglang(sglang, str(tiny_model), tmp_path, *SMALL_CACHE, observe=kill_the_scheduler)
@@ -115,9 +111,14 @@ def test_a_scheduler_killed_under_load_is_a_crash_and_keeps_the_first_load_point
 def test_a_server_stopped_from_outside_is_not_blamed_on_memory(
     sglang: Path, tiny_model: Path, processes: Processes, tmp_path: Path
 ) -> None:
+    servers: list[int] = []
+
     def stop_the_server(progress: Progress) -> None:
-        if (progress.stage, progress.position) == ("measuring", 1):
-            servers = [pid for pid, title in processes().items() if "sglang serve" in title or "bin/sglang" in title]
+        if progress.stage == "ready":
+            servers.extend(
+                pid for pid, title in processes().items() if "sglang serve" in title or "bin/sglang" in title
+            )
+        if (progress.stage, progress.position) == ("warming-up", 1):
             os.kill(min(servers), signal.SIGTERM)
 
     measurement = measure_sglang(sglang, str(tiny_model), tmp_path, *SMALL_CACHE, observe=stop_the_server)
@@ -143,7 +144,7 @@ def test_quick_test_measures_what_this_machine_can_run(
     ]
     settings = ["--set", f"runtime.executable={sglang}", "--set", f"runtime.extra_args={json.dumps(SMALL_CACHE)}"]
     result = subprocess.run(
-        [COMMAND, "run", *arguments, *settings, "--duration", "8", "--warmup", "2"],
+        [COMMAND, "run", *arguments, *settings, *SHORT_WINDOWS],
         cwd=tmp_path,
         env={**os.environ, **ENVIRONMENT},
         capture_output=True,

@@ -21,15 +21,23 @@ EAGER: dict[str, Value] = {"cuda-graph": False}
 Measure = Callable[..., Measurement]
 
 
+ON_THIS_MACHINE = pytest.mark.parametrize("place", ["process"], indirect=True)
+"""Where a container would show nothing new: an engine says the same in it."""
+
+MISSING_MODEL: tuple[Any, ...] = ((), "no-such-org/no-such-model", {}, {}, FailureKind.MODEL_NOT_FOUND, "")
+
+
 @pytest.mark.parametrize(
-    ("extra_args", "model", "env", "parameters", "kind", "words"),
+    ("place", "extra_args", "model", "env", "parameters", "kind", "words"),
     [
-        (("--max-num-sequences", "4"), None, {}, {}, FailureKind.BAD_FLAG, "--max-num-sequences"),
-        ((), "no-such-org/no-such-model", {}, {}, FailureKind.MODEL_NOT_FOUND, ""),
-        ((), None, {}, {"tp-size": 3}, FailureKind.NOT_DIVISIBLE, "attention heads (4)"),
-        ((), None, {"VLLM_CPU_KVCACHE_SPACE": "100000"}, EAGER, FailureKind.OUT_OF_MEMORY_AT_START, "GiB"),
+        ("process", ("--max-num-sequences", "4"), None, {}, {}, FailureKind.BAD_FLAG, "--max-num-sequences"),
+        ("process", *MISSING_MODEL),
+        pytest.param("container", *MISSING_MODEL, marks=pytest.mark.docker),
+        ("process", (), None, {}, {"tp-size": 3}, FailureKind.NOT_DIVISIBLE, "attention heads (4)"),
+        ("process", (), None, {"VLLM_CPU_KVCACHE_SPACE": "100000"}, EAGER, FailureKind.OUT_OF_MEMORY_AT_START, "GiB"),
     ],
-    ids=["bad flag", "missing model", "not divisible", "absurd memory"],
+    ids=["bad flag", "missing model", "missing model in a container", "not divisible", "absurd memory"],
+    indirect=["place"],
 )
 def test_a_start_that_fails_is_named_in_the_engines_words(
     measure: Measure,
@@ -49,6 +57,7 @@ def test_a_start_that_fails_is_named_in_the_engines_words(
     assert place.leftovers() == []
 
 
+@ON_THIS_MACHINE
 def test_a_port_that_is_taken_is_named(measure: Measure, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
