@@ -88,7 +88,9 @@ def pareto_points(
             points.append(ParetoPoint(trial, result, coordinates, is_trusted(trial, result)))
     groups = _comparable_groups(points, targets=bool(experiment.slo.terms))
     frontier_indices = {index for group in groups for index in _frontier_indices(points, group, selected_axes)}
-    return [replace(point, on_frontier=index in frontier_indices) for index, point in enumerate(points)]
+    for index in frontier_indices:
+        points[index] = replace(points[index], on_frontier=True)
+    return points
 
 
 def is_trusted(trial: Trial, result: LoadPointResult) -> bool:

@@ -85,6 +85,8 @@ class PooledLoadPoint:
 
 def pool_results(results: Sequence[LoadPointResult], slo: Slo) -> PooledLoadPoint:
     """Pool one load point over launches: the results of a steady state, else the trusted ones, else all."""
+    if len(results) == 1:
+        return _pool_one(results[0], slo)
     steady_results = [result for result in results if result.verdict in STEADY_STATE_VERDICTS]
     trusted_results = [result for result in results if result.verdict not in UNTRUSTED_VERDICTS]
     used_results = steady_results or trusted_results or list(results)
@@ -105,6 +107,22 @@ def pool_results(results: Sequence[LoadPointResult], slo: Slo) -> PooledLoadPoin
         launch_count=len(used_results),
         statements=statements,
         results=tuple(used_results),
+    )
+
+
+def _pool_one(result: LoadPointResult, slo: Slo) -> PooledLoadPoint:
+    """The same as `pool_results` of one result, as nearly all are of a large run."""
+    score = result.score
+    return PooledLoadPoint(
+        load_point=result.load_point,
+        result=result,
+        verdict=result.verdict,
+        utility=None if score is None else _geometric_mean((score.utility,)),
+        score=None if score is None else _geometric_mean((score.value,)),
+        attainment=result.metrics.attainment,
+        launch_count=1,
+        statements=slo_statements(result.metrics, slo, open_loop=result.load_point.rate is not None),
+        results=(result,),
     )
 
 
@@ -164,6 +182,8 @@ def _pool_shares(shares: Sequence[Share]) -> Share | None:
 
 
 def _geometric_mean(values: Sequence[float]) -> float | None:
+    if len(values) == 1:
+        return math.exp(math.log(values[0]))
     return math.exp(fmean(map(math.log, values))) if values else None
 
 
