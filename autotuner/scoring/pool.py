@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from statistics import fmean
 
 from autotuner.core import Candidate, LoadPoint, LoadPointResult, Share, Trial, Verdict
@@ -78,9 +79,20 @@ class PooledLoadPoint:
     utility: float | None
     score: float | None
     attainment: Share | None
-    launch_count: int
-    statements: tuple[SloStatement, ...] = ()
+    slo: Slo
     results: tuple[LoadPointResult, ...] = ()
+
+    @property
+    def launch_count(self) -> int:
+        return len(self.results)
+
+    @cached_property
+    def statements(self) -> tuple[SloStatement, ...]:
+        """The statements of the targets over all these launches."""
+        of_launches = [
+            slo_statements(r.metrics, self.slo, open_loop=r.load_point.rate is not None) for r in self.results
+        ]
+        return _pool_statements(of_launches, self.attainment)
 
 
 def pool_results(results: Sequence[LoadPointResult], slo: Slo) -> PooledLoadPoint:
@@ -94,20 +106,17 @@ def pool_results(results: Sequence[LoadPointResult], slo: Slo) -> PooledLoadPoin
     attainment = _pool_shares(
         [result.metrics.attainment for result in used_results if result.metrics.attainment is not None]
     )
-    statements = _pool_statements(
-        [slo_statements(r.metrics, slo, open_loop=r.load_point.rate is not None) for r in used_results], attainment
-    )
-    return PooledLoadPoint(
+    point = PooledLoadPoint(
         load_point=results[-1].load_point,
         result=used_results[-1],
-        verdict=_pooled_verdict(results, used_results, statements),
+        verdict=used_results[-1].verdict,
         utility=_geometric_mean([score.utility for score in scores]),
         score=_geometric_mean([score.value for score in scores]),
         attainment=attainment,
-        launch_count=len(used_results),
-        statements=statements,
+        slo=slo,
         results=tuple(used_results),
     )
+    return replace(point, verdict=_pooled_verdict(results, used_results, point.statements))
 
 
 def _pool_one(result: LoadPointResult, slo: Slo) -> PooledLoadPoint:
@@ -120,8 +129,7 @@ def _pool_one(result: LoadPointResult, slo: Slo) -> PooledLoadPoint:
         utility=None if score is None else _geometric_mean((score.utility,)),
         score=None if score is None else _geometric_mean((score.value,)),
         attainment=result.metrics.attainment,
-        launch_count=1,
-        statements=slo_statements(result.metrics, slo, open_loop=result.load_point.rate is not None),
+        slo=slo,
         results=(result,),
     )
 

@@ -68,7 +68,7 @@ class LivePage:
 
     def launch(self, number: int) -> dict[str, Any] | None:
         """The details of one launch with a long tail of its log; None where there is no such trial."""
-        view = RunView.from_store(self.store)
+        view = RunView.from_store(self.store, summarized=True)
         limits: dict[tuple[str, str], int] = {}
         for trial in view.trials:
             if trial.number == number:

@@ -94,10 +94,8 @@ def test_a_page_within_no_budget_drops_details_and_says_which(run_folder):
 
 
 def test_details_are_dropped_in_the_stated_order(run_folder):
-    sizes = [
-        len(json.dumps(page_details(RunView.from_store(run_folder), run_folder.path, detail)))
-        for _, detail in REDUCTIONS
-    ]
+    view = RunView.from_store(run_folder)
+    sizes = [len(json.dumps(page_details(view, view.trials, run_folder.path, detail))) for _, detail in REDUCTIONS]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] < sizes[0] / 2
 
