@@ -212,13 +212,16 @@ class RunStore:
         return added.trials
 
     def trials_numbered(self, numbers: Container[int]) -> list[Trial]:
-        """The trials with these numbers, in order, with everything that was recorded of them."""
+        """The trials with these numbers, in order and judged, with everything that was recorded of them."""
         path = self.path / TRIALS_FILE
         try:
             with open_bytes(path) as file:
-                return [trial for trial in self._parse_trials(file, numbers) if trial.number in numbers]
+                trials = [trial for trial in self._parse_trials(file, numbers) if trial.number in numbers]
+        except FileNotFoundError:
+            return []
         except OSError as error:
             raise _unreadable(path, error) from error
+        return [judge(trial, self.experiment) for trial in trials]
 
     def _parse_trials(self, lines: Iterable[bytes], numbers: Container[int] | None = None) -> Iterator[Trial]:
         """The trials of whole lines; those whose beginning shows that their number is none of these are left out."""

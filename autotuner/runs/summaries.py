@@ -179,7 +179,7 @@ def read_index(folder: Path, lines: BinaryIO, experiment: Experiment) -> Index:
     try:
         with (folder / INDEX_FILE).open("rb") as file:
             head = json.loads(file.readline())
-            index = Index(experiment, *(int(head[name]) for name in ("covered", "lines", "checksum")))
+            index = Index(experiment, int(head["covered"]), int(head["lines"]), int(head["checksum"]))
             if _checksum(lines, index.covered) == index.checksum:
                 index.add_summaries(file)
                 if head == _head(index, content):

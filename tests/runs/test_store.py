@@ -23,6 +23,7 @@ from autotuner.core import (
 from autotuner.errors import RunStoreError
 from autotuner.redaction import MASK, Redactor
 from autotuner.runs import store as store_module
+from autotuner.runs import trial_lines
 from autotuner.runs.store import RunStore, explain_write_errors, find_run
 from autotuner.runs.trial_lines import trial_to_json
 
@@ -132,7 +133,7 @@ def test_a_file_that_did_not_change_is_read_once(store, monkeypatch):
     for number in (1, 2, 3):
         store.append(trial(number))
     lines = []
-    parse = store_module.parse_trial
+    parse = trial_lines.parse_trial
 
     def counted(line):
         lines.append(line)

@@ -12,6 +12,7 @@ from autotuner.report.record import run_record
 from autotuner.report.run_view import RunView
 from autotuner.runs import store as store_module
 from autotuner.runs import summaries as summaries_module
+from autotuner.runs import trial_lines
 from autotuner.runs.store import RunStore
 from tests.pages import make_run_folder
 
@@ -42,8 +43,13 @@ def run(finished_run, tmp_path, every_run_is_large):
 @pytest.fixture
 def parsed_lines(monkeypatch):
     """The lines of trials.jsonl that were read since, as a list."""
-    lines, parse = [], store_module.parse_trial
-    monkeypatch.setattr(store_module, "parse_trial", lambda line: lines.append(line) or parse(line))
+    lines: list[bytes] = []
+
+    def counted(line):
+        lines.append(line)
+        return trial_lines.parse_trial(line)
+
+    monkeypatch.setattr(store_module, "parse_trial", counted)
     return lines
 
 
