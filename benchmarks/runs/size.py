@@ -137,6 +137,7 @@ def measure_run(root: Path, trials: int, points: int, add: Callable[[str], None]
     path = make_run(root, trials, points)
     size = f"{trials:,} trials, {trials * points:,} load points, {(path / TRIALS_FILE).stat().st_size / 1e6:,.0f} MB"
     for name, arguments in (
+        ("report, the first", ("report", str(path))),
         ("report", ("report", str(path))),
         ("report --json", ("report", str(path), "--json")),
         ("report --format csv", ("report", str(path), "--format", "csv")),
