@@ -45,7 +45,7 @@ class BenchRecord:
         self.trial = Trial(1, setup.launch.candidate, Measurement(source, ()), now, now)
         self._is_appended = False
 
-    def trials(self) -> list[Trial]:
+    def summaries(self) -> list[Trial]:
         """None: a load test is not resumed."""
         return []
 

@@ -406,6 +406,14 @@ class Observation:
     retry_after: float | None = None
 
 
+_NO_ENTRIES: Mapping[str, Any] = {}
+
+
+def _no_entries() -> Mapping[str, Any]:
+    """One empty mapping for all: a large run has a million of them."""
+    return _NO_ENTRIES
+
+
 @dataclass(frozen=True, slots=True)
 class Distribution:
     """Summary statistics of `n` pooled samples, in the samples' unit.
@@ -427,9 +435,9 @@ class Distribution:
     p95: float
     p99: float
     max: float
-    intervals: Mapping[str, tuple[float, float | None]] = field(default_factory=dict)
-    adjusted: Mapping[str, float | None] = field(default_factory=dict)
-    adjusted_intervals: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
+    intervals: Mapping[str, tuple[float, float | None]] = field(default_factory=_no_entries)
+    adjusted: Mapping[str, float | None] = field(default_factory=_no_entries)
+    adjusted_intervals: Mapping[str, tuple[float | None, float | None]] = field(default_factory=_no_entries)
 
 
 @dataclass(frozen=True, slots=True)
@@ -471,9 +479,9 @@ class Metrics:
     errors: Mapping[str, int]
     ttft_from_schedule: Distribution | None = None
     e2e_from_schedule: Distribution | None = None
-    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=_no_entries)
     without_tpot: int = 0
-    token_counts: Mapping[str, int] = field(default_factory=dict)
+    token_counts: Mapping[str, int] = field(default_factory=_no_entries)
 
 
 @dataclass(frozen=True, slots=True)
@@ -542,7 +550,7 @@ class LoadPointResult:
     score: Score | None = None
     gpu_use: GpuUse | None = None
     decided: str | None = None
-    error_messages: Mapping[str, str] = field(default_factory=dict)
+    error_messages: Mapping[str, str] = field(default_factory=_no_entries)
     ended_early: str | None = None
     retry_after: float | None = None
 

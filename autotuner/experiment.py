@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Any, Literal
 
@@ -526,6 +527,11 @@ class Slo(Section):
 
     terms: tuple[SloTerm, ...] = ()
     attainment: float = Field(0.95, gt=0, lt=1)
+
+    @cached_property
+    def request_terms(self) -> tuple[SloTerm, ...]:
+        """The terms on single requests: the latency targets without a statistic."""
+        return tuple(term for term in self.terms if term.statistic == EACH_REQUEST and not term.is_minimum)
 
     @model_validator(mode="before")
     @classmethod

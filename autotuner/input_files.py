@@ -17,6 +17,11 @@ def read_text(path: Path, max_bytes: int | None = MAX_BYTES) -> str:
     return read_bytes(path, max_bytes).decode("utf-8-sig")
 
 
+def expand_home(name: str) -> Path:
+    """The path, with `~` or `~user` at its start as a folder; that of an unknown user stays as it is."""
+    return Path(os.path.expanduser(name))  # noqa: PTH111, Path.expanduser raises RuntimeError then
+
+
 def open_bytes(path: Path) -> BinaryIO:
     """Open a file or a pipe for reading; OSError if it is a device."""
     file = path.open("rb")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autotuner.errors import ConfigError
-from autotuner.input_files import read_json
+from autotuner.input_files import expand_home, read_json
 
 if TYPE_CHECKING:  # the simulated engine looks for a model's files too, and would start half as fast with these
     from autotuner.core import Mount
@@ -22,7 +22,7 @@ def is_path(name: str) -> bool:
 def path_or_name(model: Model) -> str:
     """The model as passed to an engine: an absolute path for a folder, else the repository name."""
     name = model.id_or_path
-    return str(Path(name).expanduser().resolve()) if is_path(name) else name
+    return str(expand_home(name).resolve()) if is_path(name) else name
 
 
 def check_folder(model: Model) -> None:
@@ -80,7 +80,7 @@ def configured_mounts(runtime: Runtime) -> tuple[Mount, ...]:
     mounts = []
     for text in runtime.mounts:
         host, _, container = text.removesuffix(":ro").removesuffix(":rw").partition(":")
-        mounts.append(Mount(str(Path(host).expanduser()), container, read_only=not text.endswith(":rw")))
+        mounts.append(Mount(str(expand_home(host)), container, read_only=not text.endswith(":rw")))
     return tuple(mounts)
 
 
@@ -91,15 +91,15 @@ def config_file(model: Model) -> Path | None:
 
 def tokenizer_file(model: Model) -> Path | None:
     """The tokenizer.json of a model, or of its separate tokenizer; None when it is not on this machine."""
-    if model.tokenizer and Path(model.tokenizer).expanduser().is_file():
-        return Path(model.tokenizer).expanduser()
+    if model.tokenizer and expand_home(model.tokenizer).is_file():
+        return expand_home(model.tokenizer)
     path = _model_file(model.tokenizer or model.id_or_path, "tokenizer.json")
     return path if path is not None and path.is_file() else None
 
 
 def _model_file(name: str, file: str) -> Path | None:
     if is_path(name):
-        return Path(name).expanduser().resolve() / file
+        return expand_home(name).resolve() / file
     snapshots = hugging_face_cache() / "hub" / ("models--" + name.replace("/", "--")) / "snapshots"
     return next(iter(sorted(snapshots.glob(f"*/{file}"))), None)
 

@@ -11,7 +11,7 @@ from autotuner.evaluate.launch_script import launch_form, simulation_remark
 from autotuner.report.launch_commands import launch_commands, printable_spec
 from autotuner.report.markdown import markdown_report
 from autotuner.report.run_view import RunView
-from autotuner.runs.store import RunStore, explain_write_errors
+from autotuner.runs.store import RunStore, explain_write_errors, paused_garbage_collection
 from autotuner.scoring.rank import Ranking
 
 PLOT_FILE = "pareto.png"
@@ -42,10 +42,15 @@ class Result:
 
 def write_report(store: RunStore) -> Result:
     """Write the report, the page, the plot and the winner's commands into the run folder."""
+    with paused_garbage_collection():
+        return _write_report(store)
+
+
+def _write_report(store: RunStore) -> Result:
     from autotuner.report.page.run_page import write_page
     from autotuner.report.plots import draw_pareto
 
-    view = RunView.from_store(store)
+    view = RunView.from_store(store, summarized=True)
     ranking = view.ranking
     commands = launch_commands(view, ranking.winner)
     shown_command = next(iter(commands.values()), None)

@@ -32,8 +32,8 @@ class Executor(Protocol):
 class TrialRecord(Protocol):
     """The finished trials of a run, on disk or in memory."""
 
-    def trials(self) -> list[Trial]:
-        """All finished trials, in order."""
+    def summaries(self) -> list[Trial]:
+        """All finished trials, in order, with all that a search needs of them."""
 
     def open_trial(self) -> tuple[int, Path]:
         """Make the next trial's folder; its number and the folder."""
@@ -50,7 +50,7 @@ def tune(
     observe: Observer = ignore_progress,
 ) -> None:
     """Launch what the searcher proposes until it proposes nothing more."""
-    for trial in record.trials():
+    for trial in record.summaries():
         searcher.tell(trial)
 
     while True:

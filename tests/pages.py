@@ -24,7 +24,8 @@ from autotuner.core import (
 )
 from autotuner.experiment import Experiment, Slo
 from autotuner.load import records
-from autotuner.runs.store import RunStore, trial_to_json
+from autotuner.runs.store import RunStore
+from autotuner.runs.trial_lines import trial_to_json
 from autotuner.scoring.judge import judge
 from autotuner.scoring.metrics import summarize
 from autotuner.scoring.validity import check_validity

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from autotuner.input_files import read_json, read_text
+from autotuner.input_files import expand_home, read_json, read_text
 
 
 def test_text_is_read_from_files_and_pipes_without_a_byte_order_mark(tmp_path: Path) -> None:
@@ -35,3 +35,8 @@ def test_what_is_no_json_is_a_value_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "file").write_text(text)
     with pytest.raises(ValueError, match=r"nested too deeply|Expecting|Exceeds"):
         read_json(tmp_path / "file")
+
+
+def test_a_home_that_is_nobodys_is_a_path_like_any_other():
+    assert expand_home("~no-such-user-here/x") == Path("~no-such-user-here/x")
+    assert expand_home("~/x") == Path.home() / "x"

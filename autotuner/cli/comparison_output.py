@@ -56,13 +56,12 @@ def _write(text: str, path: Path) -> None:
     from autotuner.redaction import write_redacted
 
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_redacted(path, text)
     except OSError as error:
         raise UsageError(
             f"The comparison cannot be written to '{path}'.",
             why=file_error_reason(error),
-            remedy="Name another file with --to.",
+            remedy="Name a file with --to in a folder that exists and can be written.",
         ) from error
 
 

@@ -169,11 +169,11 @@ def _run(session: Session) -> Result:
     with terminated_as_interrupted(), store.lock():
         display.note(f"run folder {store.path}")
         try:
-            with live_view_for(session.setup.plan, store.trials(), store.path) as view:
+            with live_view_for(session.setup.plan, store.summaries(), store.path) as view:
                 return session.tune(view)
         except KeyboardInterrupt as interrupt:
             display.note(
-                f"Interrupted; {len(store.trials())} finished trials of this experiment are kept. Resume with:"
+                f"Interrupted; {len(store.summaries())} finished trials of this experiment are kept. Resume with:"
             )
             display.note(f"  autotune run --resume {store.path}")
             raise typer.Exit(EXIT_INTERRUPTED) from interrupt

@@ -33,7 +33,7 @@ def remove_half_written(root: Path) -> Iterator[RemovedItem]:
 
 
 def _remove_unfinished(store: RunStore) -> Iterator[RemovedItem]:
-    finished = {f"{trial.number:03d}" for trial in store.trials()}
+    finished = {f"{trial.number:03d}" for trial in store.summaries()}
     for folder in sorted((store.path / "trials").glob("*")):
         if folder.name not in finished:
             shutil.rmtree(folder, ignore_errors=True)

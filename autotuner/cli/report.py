@@ -34,12 +34,8 @@ def report(
     as_json: Annotated[bool, option("--json", help="Same as --format json.", panel=OUTPUT)] = False,
 ) -> None:
     """Show the ranking of a finished or interrupted run, or the load points of a load test."""
-    from autotuner.cli import display
-    from autotuner.cli.results import print_ranking
     from autotuner.errors import UsageError, unknown_name_message
-    from autotuner.escaping import for_shell
-    from autotuner.report.run_view import RunView
-    from autotuner.runs.store import RunStore, find_run
+    from autotuner.runs.store import RunStore, find_run, paused_garbage_collection
 
     gate = Gate.parse(fail_on)
     output_format = "json" if as_json else format
@@ -55,7 +51,19 @@ def report(
     if store.kind == "load-test":
         _report_load_test(store, output_format, to, gate)
         return
-    view = RunView.from_store(store)
+    with paused_garbage_collection():
+        _report_run(store, output_format, to, gate)
+
+
+def _report_run(store: RunStore, output_format: str, to: Path | None, gate: Gate) -> None:
+    """Show a run of candidates."""
+    from autotuner.cli import display
+    from autotuner.cli.results import print_ranking
+    from autotuner.errors import UsageError
+    from autotuner.escaping import for_shell
+    from autotuner.report.run_view import RunView
+
+    view = RunView.from_store(store, summarized=output_format != "csv")
     if not view.trials:
         raise UsageError(
             f"The run '{store.path}' has no finished trial.",

@@ -181,20 +181,19 @@ def find_trial(store: RunStore, number: int | None) -> Trial:
     """Trial `number` of a run, or its winner; UsageError if there is no such trial."""
     from autotuner.report.run_view import RunView
 
-    trials = store.trials()
+    trials = store.summaries()
     if number is None:
         if not trials:
             raise UsageError(
                 f"The run '{store.path}' has no finished trial.",
                 remedy=f"Resume it: autotune run --resume {for_shell(str(store.path))}",
             )
-        view = RunView.of(trials, store.experiment)
+        view = RunView.of(trials, store.experiment, are_judged=True)
         if view.ranking.winner is None:
             raise no_winner_error(view)
         number = view.ranking.winner.trial_number
-    for trial in trials:
-        if trial.number == number:
-            return trial
+    if any(trial.number == number for trial in trials):
+        return store.trials_numbered({number})[0]
     finished_numbers = ", ".join(str(trial.number) for trial in trials) or "none"
     raise UsageError(
         f"The run '{store.path}' has no finished trial {number}.", remedy=f"Finished trials: {finished_numbers}."

@@ -121,7 +121,7 @@ def _tune(session: Session, as_json: bool, gate: Gate) -> None:
 
     store, plan = session.store, session.setup.plan
     with terminated_as_interrupted(), store.lock():
-        finished_trials = store.trials()
+        finished_trials = store.summaries()
         limit = "at most " if plan.may_end_early else ""
         launches = pluralize(plan.launch_count, "launch", "launches")
         display.note(f"run folder {store.path}: {limit}{launches}, {len(finished_trials)} of them finished")
@@ -129,7 +129,7 @@ def _tune(session: Session, as_json: bool, gate: Gate) -> None:
             with live_view_for(plan, finished_trials, store.path) as view:
                 result = session.tune(view)
         except KeyboardInterrupt as interrupt:
-            display.note(f"Interrupted; {_kept_text(len(store.trials()))}. Resume with:")
+            display.note(f"Interrupted; {_kept_text(len(store.summaries()))}. Resume with:")
             display.note(f"  autotune run --resume {for_shell(str(store.path))}")
             raise typer.Exit(EXIT_INTERRUPTED) from interrupt
     if finished_trials and len(result.trials) == len(finished_trials):

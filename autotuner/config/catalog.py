@@ -12,6 +12,7 @@ import autotuner
 from autotuner.config import layers
 from autotuner.config.layers import ConfigLayer, Profile
 from autotuner.errors import ConfigError, unknown_name_message
+from autotuner.input_files import expand_home
 
 AUTOMATIC_FOLDERS = ("base", "deployment", "runtime", "gpu")
 """Folders whose layers apply to every composition in which their conditions hold, in this order."""
@@ -101,7 +102,7 @@ def load_catalog_file(path: Path) -> Profile:
 def find(kind: str, name: str) -> tuple[Profile, list[str]]:
     """Find a profile, an SLO or a preset by name or path, with warnings; ConfigError suggests the nearest name."""
     if looks_like_path(name):
-        path = Path(name).expanduser()
+        path = expand_home(name)
         if not path.is_file():
             raise ConfigError(
                 f"There is no {kind} file {name}.", remedy="Check the path, or give a name without a folder."

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from autotuner.config import catalog, yaml_documents
 from autotuner.config.context import TaskContext
 from autotuner.config.layers import ConfigLayer, FileLayer
 from autotuner.config.yaml_documents import Document
 from autotuner.errors import ConfigError
+from autotuner.input_files import expand_home
 
 
 @dataclass
@@ -46,7 +46,7 @@ def read_selection(context: TaskContext) -> Selection:
 
 def _read_slo(selection: Selection, name: str) -> None:
     """Add the layers of an SLO: one selected by name extends the base SLO, a file stands alone."""
-    path = Path(name).expanduser()
+    path = expand_home(name)
     if catalog.looks_like_path(name) and path.is_file():
         document = yaml_documents.read(path)
         if "layers" not in yaml_documents.root_mapping(document):

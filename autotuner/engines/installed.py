@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from autotuner.engines.flags import FlagTable, from_json, parse_help, to_json
+from autotuner.input_files import expand_home
 from autotuner.redaction import write_redacted
 
 HELP_TIMEOUT_SECONDS = 180.0
@@ -71,7 +72,7 @@ def _write_cache(path: Path, table: FlagTable) -> None:
 
 def find_executable(path: str | None, name: str) -> str | None:
     """The absolute path of the executable `path` if given, else of `name` on PATH; None when there is none."""
-    executable = shutil.which(str(Path(path).expanduser()) if path else name)
+    executable = shutil.which(str(expand_home(path)) if path else name)
     return str(Path(executable).absolute()) if executable else None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from autotuner.core import Value
 from autotuner.engines import ENGINES, engine
 from autotuner.engines.flags import Flag
 from autotuner.errors import ConfigError, unknown_name_message
+
+MAX_SHOWN_INTEGER = 10**300
+"""Integers from here on do not fit a float, which a format of few digits takes."""
 
 PARAMETERS_FILE = Path(__file__).with_name("parameters.yaml")
 
@@ -75,11 +79,11 @@ class CanonicalParameter:
         if type_problem is not None or not isinstance(value, int | float) or isinstance(value, bool):
             return type_problem
         if self.exclusive_minimum is not None and not value > self.exclusive_minimum:
-            return f"must be above {self.exclusive_minimum:g}, not {value:g}"
+            return f"must be above {self.exclusive_minimum:g}, not {_shown(value)}"
         if self.minimum is not None and not value >= self.minimum:
-            return f"must be at least {self.minimum:g}, not {value:g}"
+            return f"must be at least {self.minimum:g}, not {_shown(value)}"
         if self.maximum is not None and not value <= self.maximum:
-            return f"must be at most {self.maximum:g}, not {value:g}"
+            return f"must be at most {self.maximum:g}, not {_shown(value)}"
         return None
 
     def for_engine(self, engine: str) -> EngineParameter:
@@ -92,6 +96,11 @@ class CanonicalParameter:
                 remedy="Take it out of the parameters, or choose another runtime.",
             )
         return option
+
+
+def _shown(value: float) -> str:
+    """A number in a few digits; an integer may have thousands."""
+    return f"{value:g}" if isinstance(value, float) or abs(value) < MAX_SHOWN_INTEGER else f"{Decimal(value):.2e}"
 
 
 def to_argument(value: Value) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from autotuner.errors import ConfigError, unknown_name_message
+from autotuner.input_files import expand_home
 from autotuner.predict.architectures import count_attentions, count_feed_forwards, read_layers
 from autotuner.predict.checkpoint import CheckpointFiles, read_checkpoint
 from autotuner.predict.config_fields import config_fields
@@ -189,7 +190,7 @@ def model_shape(id_or_path: str) -> ModelShape:
     """
     name = _names_by_spelling().get(_normalized_name(id_or_path))
     try:
-        path = Path(id_or_path).expanduser()
+        path = expand_home(id_or_path)
         path = path / "config.json" if path.is_dir() else path
         is_file = path.is_file()
     except (OSError, ValueError, RuntimeError) as error:  # too long, a null byte, nobody's home

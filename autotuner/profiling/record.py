@@ -144,7 +144,11 @@ class ProfileRecord:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Keep other processes out of the folder; RunStoreError if another process profiles into it."""
-        with (self.path / LOCK_FILE).open("w") as file:
+        try:
+            file = (self.path / LOCK_FILE).open("w")
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:

@@ -20,7 +20,7 @@ _STATISTICS = ("mean", "sd", "p25", "p50", "p75", "p90", "p95", "p99")
 
 @dataclass(frozen=True)
 class PooledCandidate:
-    """A candidate's first trial with pooled load points, and the number of launches behind each load point."""
+    """A candidate's first trial with pooled load points, and the numbers of launches behind those of more than one."""
 
     trial: Trial
     launch_counts: Mapping[LoadPoint, int] = field(default_factory=dict)
@@ -33,8 +33,10 @@ def pool_launches(launches: CandidateLaunches, slo: Slo) -> PooledCandidate:
     whose launches all failed keeps the metrics of its first one.
     """
     purpose: Purpose = "baseline" if launches.primary_trial.purpose == "baseline" else "search"
-    first = replace(launches.primary_trial, purpose=purpose)
-    if all(trial.failed for trial in launches.trials):
+    first = launches.primary_trial
+    first = first if first.purpose == purpose else replace(first, purpose=purpose)
+    has_one_result_each = len(launches.trials) == 1 and len(first.measurement.latest_results) == len(first.results)
+    if has_one_result_each or all(trial.failed for trial in launches.trials):
         return PooledCandidate(first)
     points = [pool_results(launches.results_at(point), slo) for point in launches.load_points]
     results = tuple(map(pooled_result, points))

@@ -13,6 +13,7 @@ from autotuner.report.refused import refusal_records
 from autotuner.report.run_view import RunView
 from autotuner.report.search_summary import search_record
 from autotuner.runs.store import TRIALS_FILE
+from autotuner.runs.summaries import MAX_COMPLETE_LOAD_POINTS
 from autotuner.scoring.objective import COST, OBJECTIVES, THROUGHPUT, output_throughput_per_gpu
 from autotuner.scoring.rank import Standing
 
@@ -31,7 +32,7 @@ _POOLED_RATES = (
     "gpu_seconds_per_million_output_tokens",
     "cost_per_million_output_tokens",
 )
-MAX_DETAILED_LOAD_POINTS = 2_000
+MAX_DETAILED_LOAD_POINTS = MAX_COMPLETE_LOAD_POINTS
 """Load points of all trials together up to which each has all its figures, about 15 kB."""
 
 _RATES = ("request_throughput", "goodput", "token_goodput", "interactivity")

@@ -46,20 +46,24 @@ class RunView:
         refused: RefusedCandidates = (),
         search_report: SearchReport = EMPTY_REPORT,
         environments: Iterable[Mapping[str, Any]] = (),
+        are_judged: bool = False,
     ) -> RunView:
+        """The view of trials, which `are_judged` where the experiment's verdicts are in them already."""
         with paused_garbage_collection():
-            judged = tuple(judge(trial, experiment) for trial in trials)
+            judged = tuple(trials if are_judged else (judge(trial, experiment) for trial in trials))
             ranking = rank(judged, experiment, are_judged=True)
         return cls(experiment, judged, ranking, refused, search_report, tuple(environments))
 
     @classmethod
-    def from_store(cls, store: RunStore) -> RunView:
+    def from_store(cls, store: RunStore, *, summarized: bool = False) -> RunView:
+        """The view of a run folder; with `summarized` its trials have no more than `RunStore.summaries`."""
         return cls.of(
-            store.trials(),
+            store.summaries() if summarized else store.trials(),
             store.experiment,
             refused=store.load_refused(),
             search_report=SearchReport(*store.load_search()),
             environments=store.environments(),
+            are_judged=summarized,
         )
 
     @cached_property

@@ -175,9 +175,12 @@ def _unjudged_sentences(view: RunView) -> list[str]:
     lines = []
     for launches in view.launches:
         standing = standing_by_key[launches.candidate.key]
+        judged = set(standing.load_points)
         for point in launches.load_points if standing.value is not None else ():
+            if point in judged:
+                continue
             pooled = pool_results(launches.results_at(point), slo)
-            if point not in standing.load_points and pooled.verdict not in STEADY_STATE_VERDICTS:
+            if pooled.verdict not in STEADY_STATE_VERDICTS:
                 name = (
                     "the defaults"
                     if standing.trial_number == ranking.baseline_trial_number

@@ -6,6 +6,7 @@ RUN/refused.json       combinations of parameters that cannot run, and why
 RUN/search.json        why the search stopped, and the candidates it left out
 RUN/environment.json   the hosts it ran on, one after another: system, GPUs, driver, versions
 RUN/trials.jsonl       one line per finished trial, synced before the next one starts
+RUN/trials.index       of a large run, what reports read of trials.jsonl (`summaries.py`)
 RUN/trials/001/        command.sh, server.log, environment.json, records-1.npz, ... of trial 1
 RUN/best/              the winner's commands
 """
@@ -22,16 +23,15 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from autotuner.core import Candidate, Trial
 from autotuner.errors import MAX_PATH_CHARACTERS, RunStoreError, UsageError, shorten_middle
@@ -39,6 +39,17 @@ from autotuner.experiment import Experiment
 from autotuner.input_files import open_bytes, read_json, read_yaml
 from autotuner.output_files import write_whole
 from autotuner.redaction import mask_values, redact, redact_data, write_redacted, write_redacted_json
+from autotuner.runs.summaries import (
+    MAX_COMPLETE_LOAD_POINTS,
+    MIN_ADDED_BYTES,
+    MIN_INDEXED_BYTES,
+    SummaryContent,
+    read_index,
+    summarize,
+    write_index,
+)
+from autotuner.runs.trial_lines import FORMAT, FORMAT_KEY, line_format, line_number, parse_trial, trial_line
+from autotuner.scoring.judge import judge
 
 EXPERIMENT_FILE = "experiment.yaml"
 TRIALS_FILE = "trials.jsonl"
@@ -52,13 +63,6 @@ DRAFT_PREFIX = ".new-run-"
 
 MAX_SLUG_LENGTH = 100
 """Characters of a task's name in that of its folder: file systems take 255 bytes."""
-
-FORMAT_KEY, FORMAT = "format", 1
-"""Version of experiment.yaml and of the lines of trials.jsonl, which have none in runs made before it."""
-
-FREE_TEXTS_OF_LOAD_POINTS = ("decided", "error_messages", "ended_early")
-FREE_TEXTS_OF_COMMANDS = ("image", "argv", "env", "mounts", "container_argv", "entrypoint")
-"""Parts of a trial in which a secret may come back; others are numbers, and names that are read again."""
 
 KIND_KEY = "kind"
 RunKind = Literal["tuning", "load-test"]
@@ -78,6 +82,7 @@ class RunStore:
         self.kind = kind
         self._taken_numbers: set[int] | None = None
         self._trials_read: tuple[_FileState, list[Trial]] | None = None
+        self._summaries_read: tuple[_FileState, list[Trial]] | None = None
 
     @classmethod
     def create(cls, root: Path, config: Mapping[str, Any], provenance: Mapping[str, Any]) -> RunStore:
@@ -160,22 +165,87 @@ class RunStore:
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise RunStoreError(f"'{path}' cannot be read.", why=f"{error.strerror}.", remedy="Check it.") from error
+            raise _unreadable(path, error) from error
         return list(self._trials_read[1])
 
-    def _parse_trials(self, lines: Iterable[bytes]) -> Iterator[Trial]:
-        for number, line in enumerate(lines, start=1):
-            if not line.endswith(b"\n") or not line.strip():
+    def summaries(self) -> list[Trial]:
+        """As `trials`, but judged, and of a large run without what only the details of a trial show."""
+        path = self.path / TRIALS_FILE
+        try:
+            if not self.is_large:
+                return self._judged_trials()
+            with open_bytes(path) as file, paused_garbage_collection():
+                state = _FileState.of(file)
+                if self._summaries_read is None or self._summaries_read[0] != state:
+                    self._summaries_read = state, self._read_summaries(file)
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        trials = self._summaries_read[1]
+        if sum(len(trial.results) for trial in trials) <= MAX_COMPLETE_LOAD_POINTS:
+            return self._judged_trials()
+        return list(trials)
+
+    def _judged_trials(self) -> list[Trial]:
+        with paused_garbage_collection():
+            return [judge(trial, self.experiment) for trial in self.trials()]
+
+    @property
+    def is_large(self) -> bool:
+        """Whether `summaries` may have less than `trials`."""
+        try:
+            return (self.path / TRIALS_FILE).stat().st_size >= MIN_INDEXED_BYTES
+        except OSError:
+            return False
+
+    def _read_summaries(self, file: BinaryIO) -> list[Trial]:
+        """The trials that the index has, and those of the lines after them; an index that lacks many is renewed."""
+        content = SummaryContent.of(self.experiment)
+        index = read_index(self.path, file, self.experiment)
+        added = index.start_of_rest()
+        for line in file:
+            if not line.endswith(b"\n"):
+                break
+            trial = self._parse_line(line, added.lines + 1)
+            added.add(line, None if trial is None else summarize(trial, content))
+        if added.covered - index.covered >= MIN_ADDED_BYTES:
+            write_index(self.path, added)
+        return added.trials
+
+    def trials_numbered(self, numbers: Container[int]) -> list[Trial]:
+        """The trials with these numbers, in order and judged, with everything that was recorded of them."""
+        path = self.path / TRIALS_FILE
+        try:
+            with open_bytes(path) as file:
+                trials = [trial for trial in self._parse_trials(file, numbers) if trial.number in numbers]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        return [judge(trial, self.experiment) for trial in trials]
+
+    def _parse_trials(self, lines: Iterable[bytes], numbers: Container[int] | None = None) -> Iterator[Trial]:
+        """The trials of whole lines; those whose beginning shows that their number is none of these are left out."""
+        for position, line in enumerate(lines, start=1):
+            if not line.endswith(b"\n"):
                 continue
-            try:
-                _check_format(_line_format(line), self.path)
-                yield _parse_trial(line)
-            except ValidationError as error:
-                raise RunStoreError(
-                    f"Line {number} of '{self.path / TRIALS_FILE}' is not a trial.",
-                    why=error.errors()[0]["msg"],
-                    remedy="Remove that line to keep the others.",
-                ) from error
+            if numbers is not None and (number := line_number(line)) is not None and number not in numbers:
+                continue
+            if (trial := self._parse_line(line, position)) is not None:
+                yield trial
+
+    def _parse_line(self, line: bytes, position: int) -> Trial | None:
+        """The trial of a whole line, None of an empty one; RunStoreError names the line by its position, from 1."""
+        if not line.strip():
+            return None
+        try:
+            _check_format(line_format(line), self.path)
+            return parse_trial(line)
+        except ValidationError as error:
+            raise RunStoreError(
+                f"Line {position} of '{self.path / TRIALS_FILE}' is not a trial.",
+                why=error.errors()[0]["msg"],
+                remedy="Remove that line to keep the others.",
+            ) from error
 
     def open_trial(self) -> tuple[int, Path]:
         """Make the empty folder of the next trial; its number, the lowest that is free, and the folder.
@@ -183,7 +253,7 @@ class RunStore:
         Trials that ran side by side may leave a gap when they are interrupted.
         """
         if self._taken_numbers is None:
-            self._taken_numbers = {trial.number for trial in self.trials()}
+            self._taken_numbers = {trial.number for trial in self.summaries()}
         number = next(number for number in itertools.count(1) if number not in self._taken_numbers)
         self._taken_numbers.add(number)
         folder = self.path / _trial_folder(number)
@@ -198,17 +268,24 @@ class RunStore:
             before = _FileState.of(file)
             file.truncate(_end_of_last_line(file))
             file.seek(0, os.SEEK_END)
-            data = {FORMAT_KEY: FORMAT, **_redacted_trial(trial_to_json(trial))}
-            line = json.dumps(data, separators=(",", ":")).encode() + b"\n"
+            line = trial_line(trial)
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
-            if self._trials_read is None or self._trials_read[0] != before:
-                return
-            try:
-                self._trials_read = _FileState.of(file), [*self._trials_read[1], _parse_trial(line)]
-            except ValidationError:  # reading the file says which line it is
-                self._trials_read = None
+            self._add_to_those_read(before, _FileState.of(file), line)
+
+    def _add_to_those_read(self, before: _FileState, after: _FileState, line: bytes) -> None:
+        """Keep what was read of trials.jsonl in step with a line that was appended to it."""
+        try:
+            trial = parse_trial(line)
+        except ValidationError:  # reading the file says which line it is
+            self._trials_read = self._summaries_read = None
+            return
+        if self._trials_read is not None and self._trials_read[0] == before:
+            self._trials_read = after, [*self._trials_read[1], trial]
+        if self._summaries_read is not None and self._summaries_read[0] == before:
+            summary = judge(summarize(trial, SummaryContent.of(self.experiment)), self.experiment)
+            self._summaries_read = after, [*self._summaries_read[1], summary]
 
     def provenance(self) -> dict[str, Any]:
         """The configuration layers, and the layer each value came from."""
@@ -300,6 +377,10 @@ class _FileState:
         return cls(status.st_ino, status.st_size, status.st_mtime_ns)
 
 
+def _unreadable(path: Path, error: OSError) -> RunStoreError:
+    return RunStoreError(f"'{path}' cannot be read.", why=f"{error.strerror}.", remedy="Check it.")
+
+
 @contextmanager
 def paused_garbage_collection() -> Iterator[None]:
     """Keep the collector from searching again and again through the millions of objects of a large run."""
@@ -380,54 +461,11 @@ def explain_write_errors(path: Path) -> Iterator[None]:
         raise RunStoreError(what, why=f"{error.strerror}.", remedy=remedy) from error
 
 
-def trial_to_json(trial: Trial) -> dict[str, Any]:
-    """The trial as JSON-serialisable data: seconds, tokens/s, requests/s."""
-    data: dict[str, Any] = json.loads(_trial_adapter().dump_json(trial))
-    return data
-
-
-@cache
-def _trial_adapter() -> TypeAdapter[Trial]:
-    return TypeAdapter(Trial)
-
-
-def _redacted_trial(data: dict[str, Any]) -> dict[str, Any]:
-    """A trial without known secrets in the texts that are free; a word such as `measured` may be one's password."""
-    measurement = data["measurement"]
-    points = [
-        {**point, **{name: redact_data(point[name]) for name in FREE_TEXTS_OF_LOAD_POINTS}}
-        for point in measurement["load_points"]
-    ]
-    failure = measurement["failure"]
-    if failure is not None:
-        failure = {**redact_data(failure), "kind": failure["kind"]}
-    spec = measurement["spec"]
-    if spec is not None:
-        spec = {**spec, **{name: redact_data(spec[name]) for name in FREE_TEXTS_OF_COMMANDS}}
-    server, outcome = redact_data(measurement["server"]), measurement["outcome"]
-    outcome = {**outcome, "gave_up": redact_data(outcome["gave_up"])}
-    measurement = {**measurement, "load_points": points, "failure": failure, "spec": spec, "server": server}
-    return {**data, "measurement": {**measurement, "outcome": outcome}}
-
-
 def _without_header_secrets(config: Mapping[str, Any]) -> dict[str, Any]:
     deployment = config.get("deployment")
     if not isinstance(deployment, Mapping) or not isinstance(deployment.get("headers"), Mapping):
         return dict(config)
     return {**config, "deployment": {**deployment, "headers": mask_values(deployment["headers"])}}
-
-
-def _line_format(line: bytes) -> int:
-    """The format version at the start of a line of trials.jsonl; 0 of a line without one."""
-    match = re.match(rb'\{"format": ?(\d{1,9})[,}]', line)
-    return int(match.group(1)) if match else 0
-
-
-def _parse_trial(line: bytes) -> Trial:
-    """Read a line of trials.jsonl; runs of earlier versions call the `message` of a failure `said`."""
-    if b'"said":' not in line:
-        return _trial_adapter().validate_json(line)
-    return _trial_adapter().validate_json(re.sub(rb'("failure":\{"kind":"[a-z-]+",)"said":', rb'\1"message":', line))
 
 
 def _candidates_to_json(candidates: Sequence[tuple[Candidate, str]]) -> list[dict[str, Any]]:

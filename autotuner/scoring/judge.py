@@ -16,9 +16,8 @@ _INVALIDATING_VERDICTS = (Verdict.INVALID, Verdict.CLIENT_LIMITED, Verdict.SATUR
 
 def judge(trial: Trial, experiment: Experiment) -> Trial:
     """The trial with a verdict and a score for each load point; idempotent."""
-    points = tuple(
-        judge_load_point(result, trial.candidate.gpus, experiment) for result in trial.measurement.load_points
-    )
+    gpus = trial.candidate.gpus
+    points = tuple(judge_load_point(result, gpus, experiment) for result in trial.measurement.load_points)
     return replace(trial, measurement=replace(trial.measurement, load_points=points))
 
 

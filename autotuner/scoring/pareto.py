@@ -46,7 +46,7 @@ AXES: Mapping[str, ParetoAxis] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ParetoPoint:
     """One load point of one trial, with its coordinates on the selected axes.
 
@@ -81,14 +81,20 @@ def pareto_points(
     """
     price = experiment.hardware.price_per_gpu_hour
     points = []
+    value_functions = [axis.value for axis in selected_axes]
+    gpus_by_key = {trial.candidate.key: trial.candidate.gpus for trial in trials}
     for trial, result in _latest_results(trials):
-        values = [axis.value(result.metrics, trial.candidate.gpus, price) for axis in selected_axes]
-        coordinates = tuple(value for value in values if value is not None)
-        if len(coordinates) == len(selected_axes):
+        metrics, gpus = result.metrics, gpus_by_key[trial.candidate.key]
+        coordinates = tuple(
+            [value for value_of in value_functions if (value := value_of(metrics, gpus, price)) is not None]
+        )
+        if len(coordinates) == len(value_functions):
             points.append(ParetoPoint(trial, result, coordinates, is_trusted(trial, result)))
     groups = _comparable_groups(points, targets=bool(experiment.slo.terms))
     frontier_indices = {index for group in groups for index in _frontier_indices(points, group, selected_axes)}
-    return [replace(point, on_frontier=index in frontier_indices) for index, point in enumerate(points)]
+    for index in frontier_indices:
+        points[index] = replace(points[index], on_frontier=True)
+    return points
 
 
 def is_trusted(trial: Trial, result: LoadPointResult) -> bool:
@@ -131,15 +137,17 @@ def _frontier_indices(
 
 def frontier(points: Sequence[Sequence[float]], directions: Sequence[Direction]) -> list[int]:
     """Ascending indices of the points that no other point dominates; equal points are all included."""
-    signs = [1.0 if direction == "max" else -1.0 for direction in directions]
-    maximized = [tuple(sign * value for sign, value in zip(signs, point, strict=True)) for point in points]
-    members: list[int] = []
+    import numpy as np
+
+    if not points:
+        return []
+    maximized = np.array(points) * [1.0 if direction == "max" else -1.0 for direction in directions]
     # From the best on the first axis down, only an earlier point can dominate a later one.
-    for index in sorted(range(len(maximized)), key=lambda i: maximized[i], reverse=True):
-        if not any(_dominates(maximized[member], maximized[index]) for member in members):
-            members.append(index)
+    remaining = np.lexsort(maximized.T[::-1])[::-1]
+    members: list[int] = []
+    while remaining.size:
+        best, others = maximized[remaining[0]], maximized[remaining]
+        is_dominated = (others <= best).all(axis=1) & (others < best).any(axis=1)
+        members.append(int(remaining[0]))
+        remaining = remaining[1:][~is_dominated[1:]]
     return sorted(members)
-
-
-def _dominates(first: Sequence[float], second: Sequence[float]) -> bool:
-    return first != second and all(a >= b for a, b in zip(first, second, strict=True))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from statistics import fmean
 
 from autotuner.core import Candidate, LoadPoint, LoadPointResult, Share, Trial, Verdict
@@ -78,13 +79,26 @@ class PooledLoadPoint:
     utility: float | None
     score: float | None
     attainment: Share | None
-    launch_count: int
-    statements: tuple[SloStatement, ...] = ()
+    slo: Slo
     results: tuple[LoadPointResult, ...] = ()
+
+    @property
+    def launch_count(self) -> int:
+        return len(self.results)
+
+    @cached_property
+    def statements(self) -> tuple[SloStatement, ...]:
+        """The statements of the targets over all these launches."""
+        of_launches = [
+            slo_statements(r.metrics, self.slo, open_loop=r.load_point.rate is not None) for r in self.results
+        ]
+        return _pool_statements(of_launches, self.attainment)
 
 
 def pool_results(results: Sequence[LoadPointResult], slo: Slo) -> PooledLoadPoint:
     """Pool one load point over launches: the results of a steady state, else the trusted ones, else all."""
+    if len(results) == 1:
+        return _pool_one(results[0], slo)
     steady_results = [result for result in results if result.verdict in STEADY_STATE_VERDICTS]
     trusted_results = [result for result in results if result.verdict not in UNTRUSTED_VERDICTS]
     used_results = steady_results or trusted_results or list(results)
@@ -92,19 +106,31 @@ def pool_results(results: Sequence[LoadPointResult], slo: Slo) -> PooledLoadPoin
     attainment = _pool_shares(
         [result.metrics.attainment for result in used_results if result.metrics.attainment is not None]
     )
-    statements = _pool_statements(
-        [slo_statements(r.metrics, slo, open_loop=r.load_point.rate is not None) for r in used_results], attainment
-    )
-    return PooledLoadPoint(
+    point = PooledLoadPoint(
         load_point=results[-1].load_point,
         result=used_results[-1],
-        verdict=_pooled_verdict(results, used_results, statements),
+        verdict=used_results[-1].verdict,
         utility=_geometric_mean([score.utility for score in scores]),
         score=_geometric_mean([score.value for score in scores]),
         attainment=attainment,
-        launch_count=len(used_results),
-        statements=statements,
+        slo=slo,
         results=tuple(used_results),
+    )
+    return replace(point, verdict=_pooled_verdict(results, used_results, point.statements))
+
+
+def _pool_one(result: LoadPointResult, slo: Slo) -> PooledLoadPoint:
+    """The same as `pool_results` of one result, as nearly all are of a large run."""
+    score = result.score
+    return PooledLoadPoint(
+        load_point=result.load_point,
+        result=result,
+        verdict=result.verdict,
+        utility=None if score is None else _geometric_mean((score.utility,)),
+        score=None if score is None else _geometric_mean((score.value,)),
+        attainment=result.metrics.attainment,
+        slo=slo,
+        results=(result,),
     )
 
 
@@ -164,6 +190,8 @@ def _pool_shares(shares: Sequence[Share]) -> Share | None:
 
 
 def _geometric_mean(values: Sequence[float]) -> float | None:
+    if len(values) == 1:
+        return math.exp(math.log(values[0]))
     return math.exp(fmean(map(math.log, values))) if values else None
 
 

@@ -112,7 +112,7 @@ def slo_statements(metrics: Metrics, slo: Slo, *, open_loop: bool) -> tuple[SloS
 
 def _generate_statements(metrics: Metrics, slo: Slo, *, open_loop: bool) -> Iterator[SloStatement]:
     """One statement for all per-request targets together, the attainment, and one for each other target."""
-    if request_terms(slo):
+    if slo.request_terms:
         share = metrics.attainment
         if share is None:
             yield SloStatement(ATTAINMENT, None, 0.0, 1.0, slo.attainment, "fails" if metrics.e2e is None else "open")
@@ -155,7 +155,7 @@ def _interval_state(lower: float | None, upper: float | None, target: float, *, 
 
 def request_terms(slo: Slo) -> tuple[SloTerm, ...]:
     """The terms on single requests: the latency targets without a statistic."""
-    return tuple(term for term in slo.terms if term.statistic == EACH_REQUEST and not term.is_minimum)
+    return slo.request_terms
 
 
 def is_good(record: RequestRecord, terms: Sequence[SloTerm], *, open_loop: bool) -> bool | None:

@@ -89,6 +89,8 @@ class ConfirmedSearch:
         A winner that its confirmations refute is replaced by the runner-up, which is confirmed in turn, down to the
         defaults themselves.
         """
+        if not self.optimization.confirm:
+            return None
         ranking = rank(self._trials, self.problem.experiment, prefer_defaults=False)
         winner, defaults = ranking.winner, ranking.defaults
         if winner is None or winner == defaults or not (self.problem.baseline or self.problem.can_relaunch):
@@ -114,7 +116,7 @@ class ConfirmedSearch:
 
     def _exceeded_budget(self) -> str | None:
         """Which budget another launch of average cost would exceed; None while there is room."""
-        if not self._trials:
+        if not self._trials or self.optimization.max_seconds is self.optimization.max_gpu_hours is None:
             return None
         seconds = [trial.ended - trial.started for trial in self._trials]
         hours = [(trial.ended - trial.started) * trial.candidate.gpus / 3600 for trial in self._trials]

@@ -137,6 +137,7 @@ def measure_run(root: Path, trials: int, points: int, add: Callable[[str], None]
     path = make_run(root, trials, points)
     size = f"{trials:,} trials, {trials * points:,} load points, {(path / TRIALS_FILE).stat().st_size / 1e6:,.0f} MB"
     for name, arguments in (
+        ("report, the first", ("report", str(path))),
         ("report", ("report", str(path))),
         ("report --json", ("report", str(path), "--json")),
         ("report --format csv", ("report", str(path), "--format", "csv")),
@@ -146,14 +147,15 @@ def measure_run(root: Path, trials: int, points: int, add: Callable[[str], None]
         add(row(size, name, measure(*arguments)))
 
 
-def measure_dry_run(root: Path, count: int) -> Usage:
+def measure_dry_run(count: int) -> Usage:
     """A dry run of a grid of `count` combinations of two parameters."""
-    layer = root / "space.yaml"
-    tokens = ", ".join(str(1024 + index) for index in range(count // 10))
-    running = ", ".join(map(str, range(1, 11)))
-    layer.write_text(f"parameters:\n  max-batched-tokens: [{tokens}]\n  max-running-requests: [{running}]\n")
-    arguments = ("--profile", "quick-test", "--layer", str(layer), "--set", "optimization.strategy=grid_search")
-    return measure("run", "--dry-run", "--evaluator", "simulated", *arguments)
+    settings = (
+        "optimization.strategy=grid_search",
+        "parameters.max-batched-tokens={from: 1024, to: 2023, step: 1}",
+        f"parameters.max-running-requests={{from: 1, to: {count // 1000}, step: 1}}",
+    )
+    options = (option for setting in settings for option in ("--set", setting))
+    return measure("run", "--dry-run", "--evaluator", "simulated", "--profile", "quick-test", *options)
 
 
 def main() -> None:
@@ -177,9 +179,8 @@ def main() -> None:
         trials, points = map(int, shape.split("x"))
         with tempfile.TemporaryDirectory() as folder:
             measure_run(Path(folder), trials, points, add)
-    with tempfile.TemporaryDirectory() as folder:
-        usage = measure_dry_run(Path(folder), options.combinations)
-        add(row(f"{options.combinations:,} combinations", "run --dry-run", usage))
+    usage = measure_dry_run(options.combinations)
+    add(row(f"{options.combinations:,} combinations", "run --dry-run", usage))
     if options.write:
         begin, end = MARKS
         page, table = options.write.read_text(), "\n".join(lines)

@@ -130,17 +130,17 @@ def compare(world: tuple[int, Experiment]) -> WorldResult:
     with tempfile.TemporaryDirectory() as folder:
         record = InMemoryRecord(Path(folder))
         tune(experiment, session.create_searcher(), _executor(session, experiment), record)
-        long_trials = _long_runs(experiment, session, record.trials(), Path(folder))
-    short, long = rank(record.trials(), experiment), rank(long_trials, experiment)
-    covered, outside = _coverage(record.trials(), long_trials, experiment)
-    _gain_coverage(short, long, record.trials(), experiment, covered, outside)
+        long_trials = _long_runs(experiment, session, record.summaries(), Path(folder))
+    short, long = rank(record.summaries(), experiment), rank(long_trials, experiment)
+    covered, outside = _coverage(record.summaries(), long_trials, experiment)
+    _gain_coverage(short, long, record.summaries(), experiment, covered, outside)
     is_right, description = _is_right(short, long)
     load = experiment.benchmark
     text = (
         f"{number:3d} {experiment.optimization.objective} {load.traffic_scenarios[0]} {list(load.num_concurrency)} "
         f"{experiment.model.id_or_path}: {description}"
     )
-    seconds = [trial.measurement.timings.get("load", 0.0) / max(1, len(trial.results)) for trial in record.trials()]
+    seconds = [trial.measurement.timings.get("load", 0.0) / max(1, len(trial.results)) for trial in record.summaries()]
     return WorldResult(number, text, is_right, covered, outside, seconds)
 
 

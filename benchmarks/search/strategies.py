@@ -43,7 +43,7 @@ class InMemoryRecord:
     finished: list[Trial] = field(default_factory=list)
     opened: int = 0
 
-    def trials(self) -> list[Trial]:
+    def summaries(self) -> list[Trial]:
         return list(self.finished)
 
     def open_trial(self) -> tuple[int, Path]:
@@ -65,7 +65,7 @@ def tuned_by(strategy: str, launches: int = 40, **benchmark: Any) -> Callable[[W
         with tempfile.TemporaryDirectory() as folder:
             record = InMemoryRecord(Path(folder))
             tune(experiment, session.create_searcher(), executor, record)
-        ranking = rank(record.trials(), experiment)
+        ranking = rank(record.summaries(), experiment)
         search_trials = [trial for trial in record.finished if trial.purpose != "confirmation"]
         return SearchOutcome(
             chosen=ranking.winner.candidate if ranking.winner else None,

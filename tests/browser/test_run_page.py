@@ -12,7 +12,7 @@ from autotuner.core import Candidate
 from autotuner.report.page.run_page import MAX_BYTES, run_page
 from autotuner.report.record import run_record
 from autotuner.report.run_view import RunView
-from autotuner.runs.store import trial_to_json
+from autotuner.runs.trial_lines import trial_to_json
 from autotuner.scoring.intervals import wilson_share
 from autotuner.scoring.objective import Direction
 from autotuner.scoring.pareto import AXES, frontier, pareto_points

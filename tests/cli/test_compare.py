@@ -55,6 +55,7 @@ def test_a_gate_fails_by_fresh_pairs_and_passes_against_itself(autotune, two_run
     assert all(len(line) <= 80 for line in failed.out.splitlines())
     assert 'failures="1"' in Path("j.xml").read_text()
 
+    Path("pages").mkdir()
     written = autotune("compare", before, after, "--format", "html", "--to", "pages/after.html")
     assert (written.code, written.out.splitlines()[-1]) == (0, "pages/after.html")
     assert "parameters.max-running-requests" in Path("pages/after.html").read_text()

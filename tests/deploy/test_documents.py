@@ -19,3 +19,7 @@ def test_text_that_other_readers_take_for_a_number_is_quoted(text):
 def test_what_stands_in_two_places_is_written_twice():
     shared = {"a": "b"}
     assert to_yaml([{"x": shared, "y": shared}]).count("a: b") == 2
+
+
+def test_text_of_other_alphabets_is_written_as_it_is_read():
+    assert to_yaml([{"path": "/modèles/模型"}]) == "path: /modèles/模型\n"

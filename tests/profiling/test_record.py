@@ -6,7 +6,7 @@ from autotuner import redaction
 from autotuner.core import Failure, FailureKind
 from autotuner.errors import ConfigError, RunStoreError
 from autotuner.profiling.mappings import ParallelMapping
-from autotuner.profiling.record import POINTS_FILE, REQUEST_FILE, ProfiledLaunch, ProfileRecord
+from autotuner.profiling.record import LOCK_FILE, POINTS_FILE, REQUEST_FILE, ProfiledLaunch, ProfileRecord
 from tests.profiling.points import decode, prefill, sla_request
 
 TP2 = ParallelMapping("tp", 2)
@@ -58,6 +58,13 @@ def test_a_folder_that_is_no_profile_says_so(tmp_path, record):
 
 def test_two_processes_do_not_profile_into_one_folder(record):
     with record.lock(), pytest.raises(RunStoreError, match="in use"), ProfileRecord.open(record.path).lock():
+        pass
+
+
+def test_a_folder_whose_lock_cannot_be_made_is_said_to_be_unwritable(tmp_path):
+    record = ProfileRecord.open_or_create(tmp_path / "profile", sla_request())
+    (record.path / LOCK_FILE).mkdir()
+    with pytest.raises(RunStoreError, match="cannot be written"), record.lock():
         pass
 
 

@@ -23,7 +23,9 @@ from autotuner.core import (
 from autotuner.errors import RunStoreError
 from autotuner.redaction import MASK, Redactor
 from autotuner.runs import store as store_module
-from autotuner.runs.store import RunStore, explain_write_errors, find_run, trial_to_json
+from autotuner.runs import trial_lines
+from autotuner.runs.store import RunStore, explain_write_errors, find_run
+from autotuner.runs.trial_lines import trial_to_json
 
 CONFIG = {
     "task_name": "a model_grid/search",
@@ -131,13 +133,13 @@ def test_a_file_that_did_not_change_is_read_once(store, monkeypatch):
     for number in (1, 2, 3):
         store.append(trial(number))
     lines = []
-    parse = store_module._parse_trial
+    parse = trial_lines.parse_trial
 
     def counted(line):
         lines.append(line)
         return parse(line)
 
-    monkeypatch.setattr(store_module, "_parse_trial", counted)
+    monkeypatch.setattr(store_module, "parse_trial", counted)
     reader = RunStore.open(store.path)
     assert reader.trials() == reader.trials() == [trial(1), trial(2), trial(3)]
     assert len(lines) == 3

@@ -95,7 +95,7 @@ class InMemoryRecord:
     def __init__(self, folder: Path, trials=()) -> None:
         self.folder, self.finished, self.opened = folder, list(trials), len(trials)
 
-    def trials(self):
+    def summaries(self):
         return list(self.finished)
 
     def open_trial(self):
@@ -131,7 +131,7 @@ def race(folder, experiment=CAPACITY, servers=None, trials=(), log_error_sd: flo
     problem = problem_of(experiment, log_error_sd)
     searcher, record, servers = searcher_for(problem), InMemoryRecord(folder, trials), servers or Servers()
     tune(experiment, searcher, servers, record)
-    ranking = rank(record.trials(), experiment)
+    ranking = rank(record.summaries(), experiment)
     return SimpleNamespace(ranking=ranking, searcher=searcher, record=record, servers=servers)
 
 
@@ -321,7 +321,7 @@ def test_without_a_baseline_the_winner_is_still_confirmed(tmp_path):
     experiment = capacity_experiment(find_capacity=False, strategy="grid_search", max_iterations=3)
     searcher, record = searcher_for(Problem(SPACE, experiment, can_relaunch=True)), InMemoryRecord(tmp_path)
     tune(experiment, searcher, Servers(), record)
-    ranking = rank(record.trials(), experiment)
+    ranking = rank(record.summaries(), experiment)
     assert [trial.purpose for trial in record.finished].count("confirmation") == 2
     assert (ranking.winner.confirmation_count, ranking.baseline_trial_number) == (2, None)
     unconfirmed = InMemoryRecord(tmp_path)

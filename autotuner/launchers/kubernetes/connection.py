@@ -18,6 +18,7 @@ from lightkube.core.exceptions import ApiError, ConfigError
 
 from autotuner.deploy.kubernetes.options import ClusterOptions
 from autotuner.errors import AutotuneError, MachineError, as_sentence
+from autotuner.input_files import expand_home
 from autotuner.redaction import remember_secret
 
 FIELD_MANAGER = "autotune"
@@ -60,9 +61,9 @@ def read_config(options: ClusterOptions) -> SingleConfig:
     if in_pod and options.kubeconfig is None and options.context is None:
         return _require_user(KubeConfig.from_service_account().get())
     path = kubeconfig_path(options)
-    if Path(path).expanduser().is_dir():
+    if expand_home(path).is_dir():
         raise _unreadable(path, "It is a folder.")
-    if options.kubeconfig is not None and not Path(path).expanduser().exists():
+    if options.kubeconfig is not None and not expand_home(path).exists():
         raise _unreadable(path, "There is no such file.")
     try:
         kubeconfig = KubeConfig.from_file(path)
@@ -99,7 +100,7 @@ def kubeconfig_path(options: ClusterOptions) -> str:
     if options.kubeconfig is not None:
         return options.kubeconfig
     names = [name for name in os.environ.get("KUBECONFIG", "").split(os.pathsep) if name]
-    existing = [name for name in names if Path(name).expanduser().is_file()]
+    existing = [name for name in names if expand_home(name).is_file()]
     return (existing or names or [DEFAULT_KUBECONFIG])[0]
 
 

@@ -10,11 +10,12 @@ from typing import Any
 
 from autotuner.core import Distribution, LoadPoint, LoadPointResult, Trial
 from autotuner.experiment import SloTerm
-from autotuner.report.page.launch_details import launch_details
+from autotuner.report.page.launch_details import Launches, launch_details
 from autotuner.report.page.request_samples import latencies, pack_requests, records_file
 from autotuner.report.pooling import PooledCandidate
 from autotuner.report.run_view import RunView
 from autotuner.report.setting_effects import setting_effects
+from autotuner.runs.store import RunStore
 from autotuner.scoring.objective import COST, OBJECTIVES, THROUGHPUT, output_throughput_per_gpu
 from autotuner.scoring.pareto import UNSTEADY_VERDICTS
 from autotuner.scoring.pool import STEADY_STATE_VERDICTS, UNTRUSTED_VERDICTS
@@ -98,14 +99,21 @@ def page_figures(view: RunView) -> dict[str, Any]:
     }
 
 
-def page_details(view: RunView, folder: Path, detail: Detail) -> dict[str, Any]:
-    """Single requests and launches, as many as `detail` says; `folder` holds the records and logs of the run."""
+def shown_launches(view: RunView, store: RunStore) -> Launches:
+    """The launches of the candidates that are shown, judged, with all that was recorded of them."""
+    keys = {standing.candidate.key for standing in shown_standings(view)}
+    trials = [trial for trial in view.trials if trial.candidate.key in keys]
+    if not store.is_large:
+        return Launches.of(trials)
+    return Launches.of(store.trials_numbered({trial.number for trial in trials}))
+
+
+def page_details(view: RunView, shown: Launches, folder: Path, detail: Detail) -> dict[str, Any]:
+    """Single requests, and these launches, as many as `detail` says; `folder` has the records and logs of the run."""
     launches = {}
     if detail.launches:
-        keys = {standing.candidate.key for standing in shown_standings(view)}
-        trials = [trial for trial in view.trials if trial.candidate.key in keys]
         launches = launch_details(
-            trials, view, folder, detail.log_lines, detail.other_log_lines, timelines=detail.timelines
+            shown, view, folder, detail.log_lines, detail.other_log_lines, timelines=detail.timelines
         )
     return {"requests": _requests(_rows(view), view, folder, detail), "launches": launches}
 

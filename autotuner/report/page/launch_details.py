@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,37 +20,44 @@ MAX_COMMAND_CHARACTERS = 8000
 _TERMINAL_SEQUENCE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|[@-Z\\-_])")
 
 
+@dataclass(frozen=True)
+class Launches:
+    """Trials with the details of their load points by trial number, and the (name, limit) of checks these refer to."""
+
+    trials: Sequence[Trial]
+    points: dict[int, list[dict[str, Any]]]
+    limits: Sequence[tuple[str, str]]
+
+    @classmethod
+    def of(cls, trials: Sequence[Trial]) -> Launches:
+        limits: dict[tuple[str, str], int] = {}
+        points = {trial.number: [_point(result, trial, limits) for result in trial.results] for trial in trials}
+        return cls(trials, points, tuple(limits))
+
+
 def launch_details(
-    trials: Sequence[Trial], view: RunView, folder: Path, log_lines: int, other_log_lines: int, *, timelines: bool
+    launches: Launches, view: RunView, folder: Path, log_lines: int, other_log_lines: int, *, timelines: bool
 ) -> dict[str, Any]:
     """Trial number -> its details, and `limits`, the distinct (name, limit) of validity checks that they refer to."""
     ranking = view.ranking
     first = {ranking.winner.trial_number if ranking.winner else None, ranking.baseline_trial_number}
-    limits: dict[tuple[str, str], int] = {}
     details: dict[str, Any] = {
         str(trial.number): launch_detail(
             trial,
-            view,
+            launches.points[trial.number],
             folder,
-            limits,
             log_lines=log_lines if trial.failed or trial.number in first else other_log_lines,
             with_timelines=timelines and (trial.failed or trial.number in first),
         )
-        for trial in trials
+        for trial in launches.trials
     }
-    return {"limits": [list(each) for each in limits], "trials": details}
+    return {"limits": [list(each) for each in launches.limits], "trials": details}
 
 
 def launch_detail(
-    trial: Trial,
-    view: RunView,
-    folder: Path,
-    limits: dict[tuple[str, str], int],
-    *,
-    log_lines: int,
-    with_timelines: bool,
+    trial: Trial, points: list[dict[str, Any]], folder: Path, *, log_lines: int, with_timelines: bool
 ) -> dict[str, Any]:
-    """One launch; `limits` gains the checks that it does not have yet."""
+    """One launch, with the details of its load points."""
     measurement, trial_folder = trial.measurement, folder / "trials" / f"{trial.number:03d}"
     failure = measurement.failure
     detail: dict[str, Any] = {
@@ -59,7 +67,7 @@ def launch_detail(
         "server": {name: str(value) for name, value in measurement.server.items()},
         "folder": f"trials/{trial.number:03d}/",
         "beside": list(trial.parallel_trials),
-        "points": [_point(result, trial, limits) for result in trial.results],
+        "points": points,
         "command": _command(trial_folder),
         "log": log_tail(trial_folder / "server.log", log_lines),
     }
@@ -86,7 +94,10 @@ def log_tail(path: Path, lines: int) -> list[str]:
 
 
 def _point(result: LoadPointResult, trial: Trial, limits: dict[tuple[str, str], int]) -> dict[str, Any]:
-    """A load point of one launch: load, verdict, figures, checks as (number of the limit, value, passed), errors."""
+    """A load point of one launch, whose checks are added to `limits`.
+
+    Load, verdict, figures, checks as (number of the limit, value, passed), errors.
+    """
     metrics, share = result.metrics, result.metrics.attainment
     point: dict[str, Any] = {
         "at": str(result.load_point),

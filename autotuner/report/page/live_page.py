@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from autotuner.errors import RunStoreError
-from autotuner.report.page.launch_details import launch_detail
+from autotuner.report.page.launch_details import Launches, launch_detail
 from autotuner.report.page.run_files import run_state
 from autotuner.report.page.run_page import RunPage, run_page
-from autotuner.report.run_view import RunView
 from autotuner.runs.store import REFUSED_FILE, SEARCH_FILE, TRIALS_FILE, RunStore
 
 LOG_LINES = 400
@@ -68,10 +67,11 @@ class LivePage:
 
     def launch(self, number: int) -> dict[str, Any] | None:
         """The details of one launch with a long tail of its log; None where there is no such trial."""
-        view = RunView.from_store(self.store)
-        limits: dict[tuple[str, str], int] = {}
-        for trial in view.trials:
-            if trial.number == number:
-                detail = launch_detail(trial, view, self.store.path, limits, log_lines=LOG_LINES, with_timelines=True)
-                return {"limits": [list(each) for each in limits], "trials": {str(number): detail}}
-        return None
+        trials = self.store.trials_numbered({number})
+        if not trials:
+            return None
+        launches = Launches.of(trials)
+        detail = launch_detail(
+            trials[0], launches.points[number], self.store.path, log_lines=LOG_LINES, with_timelines=True
+        )
+        return {"limits": [list(each) for each in launches.limits], "trials": {str(number): detail}}

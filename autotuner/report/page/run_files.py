@@ -40,7 +40,7 @@ def read_run_files(store: RunStore, state: RunState | None = None) -> RunFiles:
         experiment = (store.path / EXPERIMENT_FILE).read_text(encoding="utf-8", errors="replace")
     except OSError:
         experiment = ""
-    finished = {trial.number for trial in store.trials()}
+    finished = {trial.number for trial in store.summaries()}
     opened = {int(path.name) for path in (store.path / "trials").glob("[0-9]*") if path.name.isdigit()}
     return RunFiles(
         name=store.path.resolve().name,

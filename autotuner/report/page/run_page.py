@@ -10,7 +10,7 @@ from autotuner import __version__
 from autotuner.report.environment_text import environment_lines
 from autotuner.report.launch_commands import launch_commands
 from autotuner.report.page import tables, verdict
-from autotuner.report.page.content import Detail, page_details, page_figures
+from autotuner.report.page.content import Detail, page_details, page_figures, shown_launches
 from autotuner.report.page.document import html_document, inert_json
 from autotuner.report.page.elements import Element, element
 from autotuner.report.page.run_files import RunFiles, RunState, read_run_files
@@ -97,7 +97,7 @@ def run_page(
     store: RunStore, view: RunView | None = None, *, state: RunState | None = None, budget: int = MAX_BYTES
 ) -> RunPage:
     """The page of a run as it is in its folder now; `view` and `state` where they are known already."""
-    view = view or RunView.from_store(store)
+    view = view or RunView.from_store(store, summarized=True)
     files = read_run_files(store, state)
     commanded = view.ranking.winner or next(
         (standing for standing in view.ranking.standings if standing.value is not None), None
@@ -117,9 +117,10 @@ def run_page(
     room = budget - ASSET_BYTES - sum(len(str(section).encode()) for section in sections.values())
     figures = page_figures(view)
     room -= len(inert_json(figures))
+    launches = shown_launches(view, store)
     details: dict[str, Any] = {}
     for omitted, detail in REDUCTIONS:  # noqa: B007, the last one stays where even that is too much
-        details = page_details(view, store.path, detail)
+        details = page_details(view, launches, store.path, detail)
         if len(inert_json(details)) <= room:
             break
     content = figures | details
