@@ -105,8 +105,31 @@ ObjectName = Annotated[str, AfterValidator(check_object_name)]
 """The name of an object of Kubernetes."""
 
 
+REMOTE_EXECUTORS = ("slurm", "ray")
+"""Executors that run trials on other hosts, whose GPUs they count."""
+
+
+class SlurmSettings(Section):
+    """How trials become jobs of Slurm; what is left out is the cluster's default.
+
+    `time_limit` is a limit of sbatch, such as 2:00:00; by default what the launch may take.
+    """
+
+    partition: str | None = None
+    account: str | None = None
+    time_limit: str | None = None
+
+
+class RaySettings(Section):
+    """Which Ray cluster runs the trials: the `address` of one that is there already."""
+
+    address: str = "auto"
+
+
 class Deployment(Section):
     """Where the server runs: on this machine, on a cluster, or already.
+
+    Trials run by `executor`: on this machine, as jobs of Slurm, or on the nodes of a Ray cluster.
 
     Of a server that runs already the certificate is checked against the system's authorities, or those in
     `ca_file`; not at all if `insecure`. The rest is for clusters. `namespace`, `context` and `kubeconfig` are
@@ -136,6 +159,14 @@ class Deployment(Section):
     share_nodes: bool = False
     base_model: ObjectName | None = None
     serving_runtime: ObjectName | None = None
+    executor: Literal["local", "slurm", "ray"] = "local"
+    slurm: SlurmSettings = SlurmSettings()
+    ray: RaySettings = RaySettings()
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether trials run on other hosts than this one."""
+        return self.executor in REMOTE_EXECUTORS
 
     @property
     def uses_image(self) -> bool:

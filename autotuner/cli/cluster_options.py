@@ -89,6 +89,16 @@ class PodOptionSet:
 class RunClusterOptionSet(PodOptionSet):
     """The options of a run on a cluster."""
 
+    executor: Annotated[
+        str | None,
+        option(
+            "--executor",
+            metavar="local|slurm|ray",
+            help="What runs the trials: this machine, jobs of Slurm, or a Ray cluster that is there already.",
+            panel=CLUSTER,
+            default=profile_or("local"),
+        ),
+    ] = None
     context: Annotated[
         str | None,
         option("--context", metavar="NAME", help="Context of the kubeconfig.", panel=CLUSTER, default=KUBECTL),
@@ -114,7 +124,7 @@ class RunClusterOptionSet(PodOptionSet):
 
     def deployment_settings(self) -> dict[str, Any]:
         """The settings of `deployment` that were given."""
-        names = ("context", "kubeconfig", "queue_timeout", "share_nodes")
+        names = ("executor", "context", "kubeconfig", "queue_timeout", "share_nodes")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return {**super().deployment_settings(), **given}
 
