@@ -109,15 +109,44 @@ REMOTE_EXECUTORS = ("slurm", "ray")
 """Executors that run trials on other hosts, whose GPUs they count."""
 
 
+OWN_SBATCH_OPTIONS = ("--array", "-a", "--job-name", "-J", "--chdir", "-D", "--output", "-o", "--requeue", "--wrap")
+"""Options of sbatch by which jobs are found again."""
+
+
 class SlurmSettings(Section):
     """How trials become jobs of Slurm; what is left out is the cluster's default.
 
-    `time_limit` is a limit of sbatch, such as 2:00:00; by default what the launch may take.
+    `time_limit` is a limit of sbatch, such as 2:00:00, by default what the launch may take. `gpu_option` asks for
+    {gpus} GPUs, and `options` are further options of sbatch. `command_prefix` stands before the command of the job,
+    such as apptainer exec --nv IMAGE, and `python` is a Python with autotune on the nodes, by default this one. A
+    job may wait `queue_timeout` seconds.
     """
 
     partition: str | None = None
     account: str | None = None
-    time_limit: str | None = None
+    time_limit: str | None = Field(None, pattern=r"^(UNLIMITED|\d+(-\d+)?(:\d+){0,2})$")
+    gpu_option: str = "--gpus-per-node={gpus}"
+    options: tuple[str, ...] = ()
+    command_prefix: str = ""
+    python: str | None = None
+    queue_timeout: float = Field(7 * 86400.0, gt=0)
+
+    @field_validator("gpu_option")
+    @classmethod
+    def _check_gpu_option(cls, value: str) -> str:
+        if "{gpus}" not in value or value.replace("{gpus}", "").count("{") or value.count("}") != value.count("{"):
+            raise ValueError("must have {gpus} where the number of GPUs belongs, as in --licenses=gpu:{gpus}")
+        return value
+
+    @field_validator("options")
+    @classmethod
+    def _check_options(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            if not value.startswith("-"):
+                raise ValueError(f"'{value}' must be an option of sbatch, as in --mem=64G")
+            if value.split("=")[0] in OWN_SBATCH_OPTIONS:
+                raise ValueError(f"'{value}' is autotune's own to set")
+        return values
 
 
 class RaySettings(Section):

@@ -11,7 +11,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from autotuner import machine, model_files
-from autotuner.core import Candidate, Observer, Source
+from autotuner.core import Candidate, Observer, Source, ignore_progress
 from autotuner.engines import Engine, LaunchContext, as_simulated, engine
 from autotuner.engines.parameters import canonical_parameters, is_known_parameter
 from autotuner.errors import AutotuneError, ConfigError, MachineError
@@ -233,7 +233,7 @@ class RunSetup:
         if self.experiment.deployment.is_remote:
             launches = self.plan.launches
             gpu_count = max((self._remote_gpu_count(launch.candidate) for launch in launches), default=0)
-            remote.preflight(self.experiment.deployment, output, gpu_count)
+            remote.preflight(self.experiment.deployment, self._remote_work(ignore_progress), output, gpu_count)
         elif not self.is_simulated:
             machine.preflight(self.experiment, self.engine, self.launcher, self._largest_candidate)
         _check_disk(output)

@@ -58,14 +58,23 @@ def check_deployment(deployment: Deployment, *, is_simulated: bool) -> None:
     )
 
 
-def preflight(deployment: Deployment, output: Path, gpu_count: int) -> None:
+def preflight(deployment: Deployment, work: RemoteWork, output: Path, gpu_count: int) -> None:
     """MachineError if the chosen executor cannot run trials that need up to `gpu_count` GPUs; starts nothing.
 
     `output` is the folder of runs.
     """
+    if deployment.executor == "slurm":
+        from autotuner.execute.slurm import executor
+
+        executor.preflight(work, deployment.slurm, output, gpu_count)
+        return
     raise ConfigError(f"The executor '{deployment.executor}' does not exist yet.", remedy="Leave out --executor.")
 
 
 def create_executor(deployment: Deployment, work: RemoteWork) -> AbstractContextManager[RemoteExecutor]:
     """The chosen executor; the end of its block stops the trials that still run, and leaves none behind."""
+    if deployment.executor == "slurm":
+        from autotuner.execute.slurm.executor import SlurmExecutor
+
+        return SlurmExecutor(work, deployment.slurm)
     raise ConfigError(f"The executor '{deployment.executor}' does not exist yet.", remedy="Leave out --executor.")
