@@ -12,7 +12,7 @@ def clean(
     output: Annotated[Path, RUNS_FOLDER_OPTION] = DEFAULT_RUNS_FOLDER,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Remove the leftovers of killed runs: containers, processes, Jobs on clusters and of Slurm, GPU locks, unfinished files.
+    """Remove what killed runs left: containers, processes, Jobs on clusters and of Slurm, GPU locks, unfinished files.
 
     Finished trials are kept, and nothing that a running autotune uses is touched.
     """

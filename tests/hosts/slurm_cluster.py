@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import re
+import socket
 import subprocess
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
+
+import pytest
+
+HOME_VARIABLE = "AUTOTUNE_TEST_SLURM"
+"""Names the folder that setup_slurm.py has made."""
 
 NODE = "localhost"
 GPUS = 4
@@ -105,10 +116,7 @@ class SlurmCluster:
     def stop(self) -> None:
         """Cancel all jobs and end both daemons."""
         if all(daemon.poll() is None for _, daemon in self._daemons):
-            self.command("scancel", "--me", check=False)
-            deadline = time.monotonic() + STOP_SECONDS
-            while self.active_jobs() and time.monotonic() < deadline:
-                time.sleep(0.2)
+            self.restore()
         for _, daemon in reversed(self._daemons):
             daemon.terminate()
             try:
@@ -117,6 +125,27 @@ class SlurmCluster:
                 daemon.kill()
                 daemon.wait()
         self._daemons.clear()
+
+    def restore(self) -> None:
+        """Cancel all jobs, and let the node take jobs again."""
+        self.command("scancel", "--me", check=False)
+        self.wait_for_end_of_jobs()
+        deadline = time.monotonic() + STOP_SECONDS
+        while self.node_state() != "idle" and time.monotonic() < deadline:
+            self.command("scontrol", "update", f"nodename={NODE}", "state=resume", check=False)
+            time.sleep(0.5)
+
+    def wait_for_end_of_jobs(self, seconds: float = STOP_SECONDS) -> None:
+        """Wait until no job waits or runs: one that has left its result takes a moment to end."""
+        deadline = time.monotonic() + seconds
+        while self.active_jobs() and time.monotonic() < deadline:
+            time.sleep(0.2)
+
+    def update_node(self, state: str, reason: str = "") -> None:
+        """Drain, end or resume the node, as an administrator does."""
+        self.command(
+            "scontrol", "update", f"nodename={NODE}", f"state={state}", *([f"reason={reason}"] if reason else [])
+        )
 
     def command(self, *command: str, check: bool = True) -> str:
         """The output of one of Slurm's commands."""
@@ -128,6 +157,48 @@ class SlurmCluster:
     def node_state(self) -> str:
         return self.command("sinfo", "--noheader", "--format=%T", check=False)
 
+    def all_jobs(self) -> list[dict[str, str]]:
+        """What the controller knows of each job, ended ones included."""
+        output = self.command("scontrol", "--oneliner", "show", "job", check=False)
+        return [dict(re.findall(r"(?:^|\s)(\w+)=(\S*)", line)) for line in output.splitlines() if "JobId=" in line]
+
     def active_jobs(self) -> list[str]:
         """The ids of the jobs that wait or run."""
         return self.command("squeue", "--noheader", "--format=%i", check=False).split()
+
+
+def is_set_up() -> bool:
+    """Whether the tests are given a real Slurm."""
+    return HOME_VARIABLE in os.environ
+
+
+@contextmanager
+def shared() -> Iterator[SlurmCluster]:
+    """The one Slurm of these tests, which starts once; in the block its commands are those of this process."""
+    cluster = _shared_cluster()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in cluster.environment.items():
+            patch.setenv(name, value)
+        yield cluster
+
+
+@cache
+def _shared_cluster() -> SlurmCluster:
+    home = Path(os.environ.get(HOME_VARIABLE, ""))
+    if not (home / "root").is_dir():
+        pytest.fail(f"{HOME_VARIABLE} must name the folder of setup_slurm.py; `nox -s hosts` makes and sets it")
+    with ExitStack() as on_exit:
+        folder = on_exit.enter_context(tempfile.TemporaryDirectory(prefix="autotune-slurm-"))
+        cluster = SlurmCluster(home, Path(folder), *_free_ports(2))
+        on_exit.callback(cluster.stop)
+        cluster.start()
+        atexit.register(on_exit.pop_all().close)
+    return cluster
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]

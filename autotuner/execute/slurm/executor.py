@@ -393,6 +393,9 @@ def preflight(work: RemoteWork, settings: SlurmSettings, runs: Path, gpu_count: 
     try:
         commands.check_submission(job_options(settings, work, gpu_count, folder), job_script(settings, folder))
     except commands.SlurmCommandError as error:
+        if "node configuration is not available" in str(error):  # it says so too while all nodes are drained
+            log.warning("no node of Slurm could run a trial with %s now: %s", pluralize(gpu_count, "GPU"), error)
+            return
         raise commands.machine_error(f"run trials with {pluralize(gpu_count, 'GPU')}", error) from error
 
 

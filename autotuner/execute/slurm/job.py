@@ -23,32 +23,39 @@ from autotuner.launchers import gpu_locks
 
 
 def main(path: Path) -> int:
-    """Run the work of a job's folder; the exit status."""
+    """Run the work of a job's folder until its end or SIGTERM; the exit status."""
     signal.signal(signal.SIGTERM, _interrupt)
-    folder = JobFolder(path)
-    record = folder.record()
     try:
-        with folder.sender() as send:
-            if record is None or record.version != autotuner.__version__:
-                send(_other_version(record.version if record else "another version"))
-                return MachineError.exit_code
-            work = folder.work()
-            send(JobStarted(platform.node(), time.time()))
-
-            def observe(progress: Progress) -> None:
-                send(progress)
-
-            log = logging.getLogger("autotuner")
-            log.setLevel(work.log_level)
-            log.addHandler(ConnectionLogHandler(send))
-            try:
-                with gpu_locks.reserve_gpus(work.gpu_count) as devices:
-                    evaluator = work.create_evaluator(observe)
-                    send(run_trial(evaluator, work.number, work.launch, folder.files, devices))
-            except AutotuneError as error:
-                send(_sendable(error))
+        return run_work(JobFolder(path))
     except KeyboardInterrupt:
         return INTERRUPTED_STATUS
+
+
+def run_work(folder: JobFolder) -> int:
+    """Run the work of a job's folder, with all that is to be told of it as messages; the exit status."""
+    record = folder.record()
+    log = logging.getLogger("autotuner")
+    with folder.sender() as send:
+        if record is None or record.version != autotuner.__version__:
+            send(_other_version(record.version if record else "another version"))
+            return MachineError.exit_code
+        work = folder.work()
+        send(JobStarted(platform.node(), time.time()))
+
+        def observe(progress: Progress) -> None:
+            send(progress)
+
+        handler = ConnectionLogHandler(send)
+        log.setLevel(work.log_level)
+        log.addHandler(handler)
+        try:
+            with gpu_locks.reserve_gpus(work.gpu_count) as devices:
+                evaluator = work.create_evaluator(observe)
+                send(run_trial(evaluator, work.number, work.launch, folder.files, devices))
+        except AutotuneError as error:
+            send(_sendable(error))
+        finally:
+            log.removeHandler(handler)
     return 0
 
 
