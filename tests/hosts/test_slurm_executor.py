@@ -56,6 +56,11 @@ def wait_until(condition: Callable[[], Any], seconds: float = 60.0) -> None:
         time.sleep(0.1)
 
 
+def tells_of_drained_node(running: SlurmExecutor, caplog: pytest.LogCaptureFixture) -> bool:
+    running._ask_queue()
+    return "DRAINED" in caplog.text
+
+
 def finish(running: SlurmExecutor, count: int) -> dict[int, Trial]:
     trials = [running.wait_for_trial() for _ in range(count)]
     return {trial.number: trial for trial in trials if trial is not None}
@@ -96,7 +101,7 @@ def test_a_drained_node_ends_its_trial_and_the_next_one_waits_and_says_why(slurm
         running.submit(2, launch(x=2), tmp_path / "2")
         (tmp_path / "go").touch()
         first = finish(running, 1)[1]
-        wait_until(lambda: running._ask_queue() or "DRAINED" in caplog.text)
+        wait_until(lambda: tells_of_drained_node(running, caplog))
         slurm.update_node("resume")
         second = finish(running, 1)[2]
     assert not first.failed

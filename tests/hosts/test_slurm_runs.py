@@ -13,62 +13,25 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+GRID = (
+    *("--deployment", "process", "--strategy", "grid_search", "--warmup", "0"),
+    *("--set", "optimization.baseline=false", "--set", "optimization.confirm=0"),
+    *("--set", "parameters.mem-fraction-static=[0.9]", "--set", "parameters.enable-chunked-prefill=[true]"),
+)
+"""A search of as many launches as there are values of max-running-requests."""
+
 RANKED = (
-    "--runtime",
-    "vllm",
-    "--evaluator",
-    "simulated",
-    "--model",
-    "llama-3.1-8b",
-    "--gpu",
-    "H100",
-    "--set",
-    "optimization.baseline=false",
-    "--set",
-    "optimization.confirm=0",
-    "--strategy",
-    "grid_search",
-    "--set",
-    "parameters.tp-size=[2]",
-    "--set",
-    "parameters.max-num-seqs=[8,16,32,64,128,256]",
-    "--concurrency",
-    "32",
-    "--duration",
-    "5",
-    "--warmup",
-    "1",
-    "--deployment",
-    "process",
-    "--total-gpus",
-    "4",
+    *GRID,
+    *("--runtime", "vllm", "--evaluator", "simulated", "--model", "llama-3.1-8b", "--gpu", "H100"),
+    *("--set", "parameters.tp-size=[2]", "--set", "parameters.max-running-requests=[2,4,8,12,16,32]"),
+    *("--total-gpus", "4", "--concurrency", "32", "--duration", "5"),
 )
 SLURM = ("--executor", "slurm", "--set", "deployment.slurm.gpu_option=--licenses=gpu:{gpus}")
 MEASURED = (
-    "--runtime",
-    "sim",
-    "--executor",
-    "slurm",
-    "--parallel-trials",
-    "2",
-    "--strategy",
-    "grid_search",
-    "--set",
-    "optimization.baseline=false",
-    "--set",
-    "optimization.confirm=0",
-    "--set",
-    "parameters.max-num-seqs=[8,16,32,64]",
-    "--set",
-    "benchmark.max_duration=4",
-    "--concurrency",
-    "2",
-    "--duration",
-    "4",
-    "--warmup",
-    "0",
-    "--deployment",
-    "process",
+    *GRID,
+    *("--runtime", "sim", "--executor", "slurm", "--parallel-trials", "2"),
+    *("--set", "parameters.tp-size=[1]", "--set", "parameters.max-running-requests=[8,16,32,64]"),
+    *("--concurrency", "2", "--duration", "4", "--max-duration", "4"),
 )
 
 
@@ -84,10 +47,10 @@ def wait_until(condition: Callable[[], Any], seconds: float = 90.0) -> None:
         time.sleep(0.1)
 
 
-def ranking(done: subprocess.CompletedProcess[str]) -> list[Any]:
+def ranking(done: subprocess.CompletedProcess[str]) -> Any:
     """The candidates in their order, with their figures."""
     assert done.returncode == 0, done.stderr
-    return [(each["candidate"], each["results"]) for each in json.loads(done.stdout)["candidates"]]
+    return json.loads(done.stdout)["ranking"]
 
 
 def most_at_once(jobs: list[dict[str, str]]) -> int:

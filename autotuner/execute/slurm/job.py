@@ -9,13 +9,13 @@ import logging
 import platform
 import signal
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import autotuner
 from autotuner.core import Progress
 from autotuner.errors import AutotuneError, MachineError
+from autotuner.evaluate.clock import steady_unix_time
 from autotuner.execute.slurm.job_folder import JobFolder, JobStarted
 from autotuner.execute.trial import run_trial
 from autotuner.execute.trial_process import INTERRUPTED_STATUS, ConnectionLogHandler
@@ -40,7 +40,7 @@ def run_work(folder: JobFolder) -> int:
             send(_other_version(record.version if record else "another version"))
             return MachineError.exit_code
         work = folder.work()
-        send(JobStarted(platform.node(), time.time()))
+        send(JobStarted(platform.node(), steady_unix_time()))
 
         def observe(progress: Progress) -> None:
             send(progress)
