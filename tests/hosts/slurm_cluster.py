@@ -49,7 +49,7 @@ SelectTypeParameters=CR_Core
 SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=0,sched_min_interval=100000
 MpiDefault=none
 SwitchType=switch/none
-ReturnToService=2
+ReturnToService=0
 SlurmdParameters=config_overrides
 MailProg=/bin/true
 KillWait=10

@@ -202,12 +202,13 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
         """Cancel jobs and wait until they have ended; False if some have not in time."""
         commands.cancel(job_ids)
         deadline = time.monotonic() + STOP_SECONDS
-        while time.monotonic() < deadline:
+        while True:
             entries = commands.queue()
             if not any(entries[each].state in job_states.ACTIVE_STATES for each in job_ids & entries.keys()):
                 return True
+            if time.monotonic() >= deadline:
+                return False
             time.sleep(min(1.0, self.poll_seconds))
-        return False
 
     def _free_place(self) -> int:
         return min(set(range(self.work.limit)) - {job.place for job in self._jobs})

@@ -207,8 +207,7 @@ def test_a_job_that_ended_without_a_trial_is_submitted_anew(slurm, tmp_path) -> 
 
 
 def test_the_end_of_the_block_cancels_what_is_left(slurm, tmp_path) -> None:
-    slurm_executor_ = executor(2)
-    with slurm_executor_ as running:
+    with executor(2) as running:
         running.submit(1, launch(1), tmp_path / "1")
         running.submit(2, launch(2), tmp_path / "2")
     assert slurm.cancelled == ["1", "2"]
