@@ -46,7 +46,7 @@ class StandInSlurm:
         return dict(self.entries)
 
     def cancel(self, job_ids: Iterable[str]) -> None:
-        for job_id in job_ids:
+        for job_id in sorted(job_ids):
             self.cancelled.append(job_id)
             if job_id in self.entries and self.entries[job_id].state in ("PENDING", "RUNNING", "SUSPENDED"):
                 self.set_state(job_id, "CANCELLED")
