@@ -108,6 +108,7 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
         self._jobs: list[JobInFlight] = []
         self._finished: deque[Trial] = deque()
         self._left_jobs: list[tuple[JobFolder, JobRecord]] | None = None
+        self._trials: Path | None = None
         self._unanswered_since: float | None = None
         self._next_poll = 0.0
 
@@ -118,7 +119,8 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
         self._jobs.clear()
         with suppress(commands.SlurmCommandError):
             self._cancel_unclaimed()
-            if jobs and self._end({job_id for _, _, job_id in jobs}):
+            job_ids = {job_id for _, _, job_id in jobs} | self._unfinished_job_ids()
+            if not job_ids or self._end(job_ids):
                 for folder, trial_folder, _ in jobs:
                     folder.move_files(trial_folder)
                 return
@@ -132,6 +134,7 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
 
     def submit(self, number: int, launch: Launch, folder: Path) -> None:
         """Submit a launch as trial `number`, or take over the job that an earlier process of the run has left."""
+        self._trials = folder.parent.absolute()
         if self._left_jobs is None:
             self._left_jobs = self._find_left_jobs(folder.parent)
         for left in self._left_jobs:
@@ -197,6 +200,13 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
         if unclaimed and self._end({record.job_id for _, record in unclaimed}):
             for folder, _ in unclaimed:
                 folder.remove()
+
+    def _unfinished_job_ids(self) -> set[str]:
+        """The jobs of this run in the queue whose trials have not ended: one may have been submitted unheard."""
+        if self._trials is None:
+            return set()
+        active = (entry for entry in commands.queue().values() if entry.state in job_states.ACTIVE_STATES)
+        return {entry.job_id for entry in active if entry.folder.parent == self._trials and entry.folder.exists()}
 
     def _end(self, job_ids: set[str]) -> bool:
         """Cancel jobs and wait until they have ended; False if some have not in time."""

@@ -213,6 +213,17 @@ def test_the_end_of_the_block_cancels_what_is_left(slurm, tmp_path) -> None:
     assert slurm.cancelled == ["1", "2"]
 
 
+def test_an_interrupt_before_the_id_of_a_job_is_heard_leaves_no_job(slurm, tmp_path, monkeypatch) -> None:
+    def interrupted(*arguments: Any) -> str:
+        StandInSlurm.submit(slurm, *arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "submit", interrupted)
+    with pytest.raises(KeyboardInterrupt), executor() as running:
+        running.submit(1, launch(), tmp_path / "1")
+    assert slurm.cancelled == ["1"]
+
+
 def test_the_job_of_another_version_says_so(slurm, tmp_path) -> None:
     running = executor()
     running.submit(1, launch(), tmp_path / "1")
