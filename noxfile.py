@@ -138,6 +138,28 @@ def gateways(session: nox.Session) -> None:
 
 
 @nox.session
+def hosts(session: nox.Session) -> None:
+    """Trials on other hosts: a real Slurm on loopback, which this session sets up."""
+    session.install("-e", ".[test]")
+    home = Path(os.environ.get("AUTOTUNE_HOSTS", session.cache_dir / "hosts")).absolute()
+    session.run("python", "tests/hosts/setup_slurm.py", str(home / "slurm"))
+    # the executors' contract too, on the real Slurm
+    session.run(
+        "pytest",
+        "-n",
+        "0",
+        "-m",
+        "hosts or processes",
+        "-k",
+        "hosts or slurm",
+        "tests/hosts",
+        "tests/execute/test_contract.py",
+        *session.posargs,
+        env={"AUTOTUNE_TEST_SLURM": str(home / "slurm")},
+    )
+
+
+@nox.session
 def browser(session: nox.Session) -> None:
     """The page of a run in Debian's Chromium, which this session installs as root where it is missing."""
     session.install("-e", ".[test,browser]")

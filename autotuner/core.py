@@ -56,6 +56,11 @@ class FailureKind(StrEnum):
     VOLUME = "volume"
     REJECTED = "rejected"
     EVICTED = "evicted"
+    PREEMPTED = "preempted"
+    NODE_LOST = "node-lost"
+    JOB_CANCELLED = "job-cancelled"
+    JOB_TIME_LIMIT = "job-time-limit"
+    JOB_OUT_OF_MEMORY = "job-out-of-memory"
     INTERRUPTED = "interrupted"
     INTERNAL = "internal-error"
 

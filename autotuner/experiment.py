@@ -106,8 +106,60 @@ ObjectName = Annotated[str, AfterValidator(check_object_name)]
 """The name of an object of Kubernetes."""
 
 
+REMOTE_EXECUTORS = ("slurm", "ray")
+"""Executors that run trials on other hosts, whose GPUs they count."""
+
+
+OWN_SBATCH_OPTIONS = ("--array", "-a", "--job-name", "-J", "--chdir", "-D", "--output", "-o", "--requeue", "--wrap")
+"""Options of sbatch by which jobs are found again."""
+
+
+class SlurmSettings(Section):
+    """How trials become jobs of Slurm; what is left out is the cluster's default.
+
+    `time_limit` is a limit of sbatch, such as 2:00:00, by default what the launch may take. `gpu_option` asks for
+    {gpus} GPUs, and `options` are further options of sbatch. `command_prefix` stands before the command of the job,
+    such as apptainer exec --nv IMAGE, and `python` is a Python with autotune on the nodes, by default this one. A
+    job may wait `queue_timeout` seconds.
+    """
+
+    partition: str | None = None
+    account: str | None = None
+    time_limit: str | None = Field(None, pattern=r"^(UNLIMITED|\d+(-\d+)?(:\d+){0,2})$")
+    gpu_option: str = "--gpus-per-node={gpus}"
+    options: tuple[str, ...] = ()
+    command_prefix: str = ""
+    python: str | None = None
+    queue_timeout: float = Field(7 * 86400.0, gt=0)
+
+    @field_validator("gpu_option")
+    @classmethod
+    def _check_gpu_option(cls, value: str) -> str:
+        if "{gpus}" not in value or value.replace("{gpus}", "").count("{") or value.count("}") != value.count("{"):
+            raise ValueError("must have {gpus} where the number of GPUs belongs, as in --licenses=gpu:{gpus}")
+        return value
+
+    @field_validator("options")
+    @classmethod
+    def _check_options(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            if not value.startswith("-"):
+                raise ValueError(f"'{value}' must be an option of sbatch, as in --mem=64G")
+            if value.split("=")[0] in OWN_SBATCH_OPTIONS:
+                raise ValueError(f"'{value}' is autotune's own to set")
+        return values
+
+
+class RaySettings(Section):
+    """Which Ray cluster runs the trials: the `address` of one that is there already."""
+
+    address: str = "auto"
+
+
 class Deployment(Section):
     """Where the server runs: on this machine, on a cluster, or already.
+
+    Trials run by `executor`: on this machine, as jobs of Slurm, or on the nodes of a Ray cluster.
 
     Of a server that runs already the certificate is checked against the system's authorities, or those in
     `ca_file`; not at all if `insecure`. The rest is for clusters. `namespace`, `context` and `kubeconfig` are
@@ -137,6 +189,14 @@ class Deployment(Section):
     share_nodes: bool = False
     base_model: ObjectName | None = None
     serving_runtime: ObjectName | None = None
+    executor: Literal["local", "slurm", "ray"] = "local"
+    slurm: SlurmSettings = SlurmSettings()
+    ray: RaySettings = RaySettings()
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether trials run on other hosts than this one."""
+        return self.executor in REMOTE_EXECUTORS
 
     @property
     def uses_image(self) -> bool:

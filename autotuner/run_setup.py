@@ -11,12 +11,13 @@ from operator import attrgetter
 from pathlib import Path
 
 from autotuner import machine, model_files
-from autotuner.core import Candidate, Observer, Source
+from autotuner.core import Candidate, Observer, Source, ignore_progress
 from autotuner.engines import Engine, LaunchContext, as_simulated, engine
 from autotuner.engines.parameters import canonical_parameters, is_known_parameter
 from autotuner.errors import AutotuneError, ConfigError, MachineError
 from autotuner.evaluate.create import create_evaluator
 from autotuner.evaluate.simulated import simulated_gpu
+from autotuner.execute import remote
 from autotuner.execute.parallel import ParallelExecutor
 from autotuner.execute.serial import SerialExecutor
 from autotuner.experiment import CLUSTER_MODES, Experiment
@@ -56,6 +57,10 @@ class RunSetup:
         rules = Rules.from_experiment(experiment)
         rules.check(experiment.parameters, is_known_parameter, canonical_parameters())
         mode_launcher = launcher(experiment.deployment.mode, experiment.deployment)
+        if experiment.deployment.is_remote:
+            remote.check_deployment(
+                experiment.deployment, is_simulated=experiment.optimization.evaluator == "simulated"
+            )
         _check_mounts(experiment)
         is_simulated = experiment.optimization.evaluator == "simulated"
         machine.check_engine_flags(experiment, runtime_engine, is_launched=not is_simulated)
@@ -110,11 +115,16 @@ class RunSetup:
         return "in virtual time" if self.is_simulated else self.experiment.deployment.mode
 
     @contextmanager
-    def executor(self, observe: Observer) -> Iterator[SerialExecutor | ParallelExecutor]:
+    def executor(self, observe: Observer) -> Iterator[SerialExecutor | ParallelExecutor | remote.RemoteExecutor]:
         """Reserve GPUs and run trials on them until the block ends; MachineError if too few are free.
 
         One trial at a time may use as many GPUs as the largest candidate needs, parallel ones up to that many each.
+        Executors on other hosts reserve there, for each trial.
         """
+        if self.experiment.deployment.is_remote:
+            with remote.create_executor(self.experiment.deployment, self._remote_work(observe)) as elsewhere:
+                yield elsewhere
+            return
         limit = self.experiment.optimization.parallel_trials
         gpu_count = 0 if self._is_on_cluster else max(self.plan.gpus, default=0)
         indexes = self.experiment.hardware.gpus if gpu_count else ()
@@ -135,6 +145,23 @@ class RunSetup:
                 in_virtual_time=self.is_simulated,
             ) as parallel:
                 yield parallel
+
+    def _remote_work(self, observe: Observer) -> remote.RemoteWork:
+        """What an executor on other hosts is given."""
+        runtime, optimization = self.experiment.runtime, self.experiment.optimization
+        return remote.RemoteWork(
+            partial(create_evaluator, self.experiment),
+            optimization.parallel_trials,
+            observe,
+            source=self.source,
+            gpu_count=self._remote_gpu_count,
+            time_limit=runtime.start_timeout + optimization.timeout_per_iteration,
+            in_virtual_time=self.is_simulated,
+        )
+
+    def _remote_gpu_count(self, candidate: Candidate) -> int:
+        """GPUs that a host must have for a candidate: in virtual time those that are simulated, to queue alike."""
+        return candidate.gpus if self.is_simulated else self.engine.local_gpu_count(candidate)
 
     @property
     def _simulated_gpus(self) -> tuple[int, ...]:
@@ -175,6 +202,8 @@ class RunSetup:
         """ConfigError for parallel trials that would measure each other: on one server, or on the same CPU."""
         if self.experiment.optimization.parallel_trials == 1 or self.source == "simulated":
             return
+        if self.experiment.deployment.is_remote:
+            return  # each has what was allocated to it
         if self._is_on_cluster and not self.experiment.deployment.share_nodes:
             return  # each has a node of its own
         if not self.launcher.starts_servers:
@@ -190,7 +219,7 @@ class RunSetup:
     def _check_parallel_gpus(self) -> None:
         """MachineError if parallel trials of a real engine cannot get GPUs of their own."""
         parallel = self.experiment.optimization.parallel_trials > 1 and self.source == "measured"
-        parallel = parallel and not self._is_on_cluster
+        parallel = parallel and not self._is_on_cluster and not self.experiment.deployment.is_remote
         if parallel and not gpus.query_inventory().gpus:
             raise MachineError(
                 "Trials cannot run in parallel here.",
@@ -201,17 +230,22 @@ class RunSetup:
     def preflight(self, output: Path) -> None:
         """Check before the first launch that this machine can do the run; MachineError if not."""
         self._check_parallel_gpus()
-        if not self.is_simulated:
+        if self.experiment.deployment.is_remote:
+            launches = self.plan.launches
+            gpu_count = max((self._remote_gpu_count(launch.candidate) for launch in launches), default=0)
+            remote.preflight(self.experiment.deployment, self._remote_work(ignore_progress), output, gpu_count)
+        elif not self.is_simulated:
             machine.preflight(self.experiment, self.engine, self.launcher, self._largest_candidate)
         _check_disk(output)
 
     def shortcomings(self, output: Path) -> list[AutotuneError]:
         """What this machine lacks for the run, as far as that is seen without Docker, pulls and requests."""
-        is_process = not self.is_simulated and self.experiment.deployment.mode == "process"
+        is_remote = self.experiment.deployment.is_remote
+        is_process = not self.is_simulated and not is_remote and self.experiment.deployment.mode == "process"
         checks: list[Callable[[], None]] = [partial(_check_disk, output), self._check_parallel_gpus]
         if is_process:
             checks.append(partial(machine.preflight, self.experiment, self.engine, self.launcher))
-        if self._uses_gpus and not self._is_on_cluster:
+        if self._uses_gpus and not self._is_on_cluster and not is_remote:
             checks.append(partial(gpu_locks.check_gpus, max(self.plan.gpus, default=0), self.experiment.hardware.gpus))
         problems: list[AutotuneError] = []
         for check in checks:

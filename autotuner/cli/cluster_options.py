@@ -15,6 +15,9 @@ CLUSTER = "Cluster"
 OPTION_NAMES = {"tolerations": "toleration"}
 """Settings of `deployment` whose options are called otherwise."""
 
+SLURM_OPTIONS = ("partition", "account", "time_limit")
+"""Options for settings of `deployment.slurm`."""
+
 NONE = profile_or("none")
 KUBECTL = profile_or("kubectl's own")
 
@@ -89,6 +92,16 @@ class PodOptionSet:
 class RunClusterOptionSet(PodOptionSet):
     """The options of a run on a cluster."""
 
+    executor: Annotated[
+        str | None,
+        option(
+            "--executor",
+            metavar="local|slurm|ray",
+            help="What runs the trials: this machine, jobs of Slurm, or a Ray cluster that is there already.",
+            panel=CLUSTER,
+            default=profile_or("local"),
+        ),
+    ] = None
     context: Annotated[
         str | None,
         option("--context", metavar="NAME", help="Context of the kubeconfig.", panel=CLUSTER, default=KUBECTL),
@@ -112,11 +125,43 @@ class RunClusterOptionSet(PodOptionSet):
         option("--share-nodes", help="Let parallel trials run on one node.", panel=CLUSTER, default=profile_or("no")),
     ] = None
 
+    partition: Annotated[
+        str | None,
+        option(
+            "--partition",
+            metavar="NAME",
+            help="Slurm: the partition of the jobs.",
+            panel=CLUSTER,
+            default=profile_or("Slurm's"),
+        ),
+    ] = None
+    account: Annotated[
+        str | None,
+        option(
+            "--account",
+            metavar="NAME",
+            help="Slurm: the account that the jobs are charged to.",
+            panel=CLUSTER,
+            default=profile_or("Slurm's"),
+        ),
+    ] = None
+    time_limit: Annotated[
+        str | None,
+        option(
+            "--time-limit",
+            metavar="MIN|H:MM:SS|D-HH",
+            help="Slurm: the time limit of each job.",
+            panel=CLUSTER,
+            default=profile_or("what a launch may take"),
+        ),
+    ] = None
+
     def deployment_settings(self) -> dict[str, Any]:
         """The settings of `deployment` that were given."""
-        names = ("context", "kubeconfig", "queue_timeout", "share_nodes")
+        names = ("executor", "context", "kubeconfig", "queue_timeout", "share_nodes")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        return {**super().deployment_settings(), **given}
+        slurm = {f"slurm.{name}": getattr(self, name) for name in SLURM_OPTIONS if getattr(self, name) is not None}
+        return {**super().deployment_settings(), **given, **slurm}
 
     def as_set_options(self) -> list[str]:
         """The settings as values of --set."""

@@ -21,6 +21,7 @@ from autotuner.core import Candidate, Failure, FailureKind, Measurement, Observe
 from autotuner.evaluate.clock import steady_unix_time
 from autotuner.evaluate.protocol import Evaluator
 from autotuner.execute.trial_process import TrialJob
+from autotuner.execute.virtual_clocks import VirtualClocks
 from autotuner.search.launch import Launch
 
 STOP_SECONDS = 60.0
@@ -70,8 +71,7 @@ class ParallelExecutor(AbstractContextManager["ParallelExecutor"]):
         self.closest_first = closest_first
         self._free_devices = list(devices)
         self._device_count = len(devices)
-        self._slot_clocks = dict.fromkeys(range(limit), steady_unix_time()) if in_virtual_time else {}
-        self._device_clocks = dict.fromkeys(devices, 0.0)
+        self._clocks = VirtualClocks(limit, devices) if in_virtual_time else None
         self._queue: deque[tuple[int, Launch, Path]] = deque()
         self._running: list[RunningTrial] = []
 
@@ -151,12 +151,9 @@ class ParallelExecutor(AbstractContextManager["ParallelExecutor"]):
     def _with_neighbours(self, running: RunningTrial, trial: Trial) -> Trial:
         """The trial with the numbers of those beside it, on this process's clock or, in virtual time, its place's."""
         trial = replace(trial, parallel_trials=tuple(sorted(running.neighbours)))
-        if not self._slot_clocks:
-            return replace(trial, started=running.started, ended=running.started + trial.ended - trial.started)
-        started = max(self._slot_clocks[running.slot], *(self._device_clocks[index] for index in running.devices), 0.0)
-        self._slot_clocks[running.slot] = ended = started + trial.ended - trial.started
-        self._device_clocks.update(dict.fromkeys(running.devices, ended))
-        return replace(trial, started=started, ended=ended)
+        if self._clocks is not None:
+            return self._clocks.timed(trial, running.slot, running.devices)
+        return replace(trial, started=running.started, ended=running.started + trial.ended - trial.started)
 
     def _lost_trial(self, running: RunningTrial) -> Trial:
         """The trial of a process that ended without a result."""

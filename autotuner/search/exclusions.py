@@ -35,7 +35,16 @@ UNIVERSAL_FAILURES = (
 )
 """Failures that every candidate of the runtime would have."""
 
-CLUSTER_FAILURES = (FailureKind.UNSCHEDULABLE, FailureKind.QUOTA, FailureKind.EVICTED)
+CLUSTER_FAILURES = (
+    FailureKind.UNSCHEDULABLE,
+    FailureKind.QUOTA,
+    FailureKind.EVICTED,
+    FailureKind.PREEMPTED,
+    FailureKind.NODE_LOST,
+    FailureKind.JOB_CANCELLED,
+    FailureKind.JOB_TIME_LIMIT,
+    FailureKind.JOB_OUT_OF_MEMORY,
+)
 """Failures by what else ran on a cluster at the time, which are no evidence about any candidate."""
 
 

@@ -1,4 +1,4 @@
-"""The contract of every executor."""
+"""The contract of every executor; Slurm's by a stand-in for its commands, and by `nox -s hosts` on a real one."""
 
 from __future__ import annotations
 
@@ -12,22 +12,39 @@ import pytest
 from autotuner.core import Candidate, FailureKind, Progress, Value, ignore_progress
 from autotuner.errors import MachineError, RunStoreError
 from autotuner.execute.parallel import ParallelExecutor
+from autotuner.execute.remote import RemoteWork
 from autotuner.execute.serial import SerialExecutor
+from autotuner.execute.slurm.executor import SlurmExecutor
+from autotuner.experiment import SlurmSettings
 from autotuner.search.launch import Launch
 from tests.execute.evaluators import ScriptedEvaluator
+from tests.execute.stand_in_slurm import StandInSlurm
+from tests.hosts import slurm_cluster
 
 pytestmark = pytest.mark.processes
 
 
-def create(name: str, observe: Callable[[Progress], None], **options: Any) -> SerialExecutor | ParallelExecutor:
+def create(
+    name: str, observe: Callable[[Progress], None], **options: Any
+) -> SerialExecutor | ParallelExecutor | SlurmExecutor:
+    if name == "slurm":
+        return SlurmExecutor(remote_work(observe), SlurmSettings(), poll_seconds=0.2, look_seconds=0.02)
     if name == "serial":
         return SerialExecutor(ScriptedEvaluator(observe), options.get("devices", ()))
     return ParallelExecutor(ScriptedEvaluator, int(name), observe, source="simulated", **options)
 
 
-@pytest.fixture(params=["serial", "1", "3"])
-def executor_for(request) -> Iterator[Callable[..., SerialExecutor | ParallelExecutor]]:
+def remote_work(observe: Callable[[Progress], None]) -> RemoteWork:
+    return RemoteWork(ScriptedEvaluator, 2, observe, source="simulated", gpu_count=lambda candidate: 0, time_limit=60.0)
+
+
+@pytest.fixture(params=["serial", "1", "3", "slurm"])
+def executor_for(request, monkeypatch) -> Iterator[Callable[..., Any]]:
     with ExitStack() as stack:
+        if request.param == "slurm" and slurm_cluster.is_set_up():
+            stack.enter_context(slurm_cluster.shared())
+        elif request.param == "slurm":
+            StandInSlurm(monkeypatch)
 
         def start(observe: Callable[[Progress], None] = ignore_progress, **options: Any) -> Any:
             return stack.enter_context(create(request.param, observe, **options))
@@ -47,7 +64,8 @@ def test_a_submitted_launch_becomes_a_trial(executor_for, tmp_path: Path) -> Non
     executor.submit(7, launch(x=1), tmp_path / "7")
     trial = executor.wait_for_trial()
     assert (trial.number, trial.candidate, trial.purpose) == (7, launch(x=1).candidate, "baseline")
-    assert trial.measurement.server == {"devices": [], "load_point": "D(1,1) @ 1", "folder": str(tmp_path / "7")}
+    assert (trial.measurement.server["devices"], trial.measurement.server["load_point"]) == ([], "D(1,1) @ 1")
+    assert [path.name for path in (tmp_path / "7").iterdir() if path.suffix != ".log"] == ["cleaned-up"]
     assert trial.started <= trial.ended
     assert [(progress.stage, progress.trial_number) for progress in seen] == [("starting", 7)]
     assert executor.has_room

@@ -67,7 +67,16 @@ def test_one_crash_lowers_the_success_probability_of_similar_candidates(similar,
 
 
 def test_what_a_cluster_did_to_a_trial_says_nothing_of_its_candidate():
-    kinds = (FailureKind.UNSCHEDULABLE, FailureKind.QUOTA, FailureKind.EVICTED)
+    kinds = (
+        FailureKind.UNSCHEDULABLE,
+        FailureKind.QUOTA,
+        FailureKind.EVICTED,
+        FailureKind.PREEMPTED,
+        FailureKind.NODE_LOST,
+        FailureKind.JOB_CANCELLED,
+        FailureKind.JOB_TIME_LIMIT,
+        FailureKind.JOB_OUT_OF_MEMORY,
+    )
     exclusions = exclusions_after(*(failed(number, kind, candidate(tp_size=2)) for number, kind in enumerate(kinds)))
     assert exclusions.exclusion_reason(candidate(tp_size=2)) is None
     assert exclusions.success_probability(candidate(tp_size=2)) == 1
