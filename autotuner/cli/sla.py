@@ -29,13 +29,27 @@ def run(
     options: SlaRunOptions,
     output: Annotated[Path, OUTPUT_OPTION] = DEFAULT_FOLDER,
     dry_run: Annotated[bool, option("--dry-run", help="Show the launches and stop.", panel=OUTPUT)] = False,
+    pick_with_webui: Annotated[
+        bool,
+        option("--pick-with-webui", help="Then serve a page on which workers are picked, until one is.", panel=OUTPUT),
+    ] = False,
+    webui_port: Annotated[
+        int | None,
+        option(
+            "--webui-port", metavar="N", help="Port of that page.", panel=OUTPUT, default="a free one", min=1, max=65535
+        ),
+    ] = None,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Measure prefill and decode of each parallel mapping, choose workers, and write the planner's files."""
     from autotuner.cli import display, sla_view
+    from autotuner.cli.ui import serve_pick
     from autotuner.config.overrides import COMMAND_LINE
+    from autotuner.errors import UsageError
     from autotuner.profiling.session import prepare, profile
 
+    if webui_port is not None and not pick_with_webui:
+        raise UsageError("--webui-port is the port of a page that was not asked for.", remedy="Add --pick-with-webui.")
     setup = prepare(options.request(), origin=COMMAND_LINE)
     if dry_run:
         sla_view.print_dry_run(setup, output, as_json=as_json)
@@ -48,6 +62,8 @@ def run(
             display.note(f"Interrupted; the points in {output} are kept. Repeat the command to go on.")
             raise
     _print_outcome(outcome, as_json=as_json)
+    if pick_with_webui and outcome.selection.prefill_pick and outcome.selection.decode_pick:
+        serve_pick(output, webui_port or 0, ends_with_pick=True, on_stdout=False)
     error = outcome.infeasible_error()
     if error is not None and not (options.accept_nearest and outcome.is_complete):
         raise error
