@@ -13,6 +13,7 @@ from autotuner.cli.signals import terminated_as_interrupted
 from autotuner.cli.sla_options import DEFAULT_FOLDER, OUTPUT_OPTION, SlaRunOptions
 
 if TYPE_CHECKING:
+    from autotuner.errors import NoFeasibleError
     from autotuner.profiling.outcome import ProfileOutcome
 
 app = typer.Typer(
@@ -61,12 +62,14 @@ def run(
         except KeyboardInterrupt:
             display.note(f"Interrupted; the points in {output} are kept. Repeat the command to go on.")
             raise
-    _print_outcome(outcome, as_json=as_json)
+    no_plan = _print_outcome(outcome, as_json=as_json)
     if pick_with_webui and outcome.selection.prefill_pick and outcome.selection.decode_pick:
         serve_pick(output, webui_port or 0, ends_with_pick=True, on_stdout=False)
     error = outcome.infeasible_error()
     if error is not None and not (options.accept_nearest and outcome.is_complete):
         raise error
+    if no_plan is not None:
+        raise no_plan
 
 
 @app.command()
@@ -76,17 +79,19 @@ def show(
     """Show what a profile decided and why, from its folder."""
     from autotuner.profiling.session import open_profile
 
-    outcome = open_profile(folder)
-    _print_outcome(outcome, as_json=as_json)
+    no_plan = _print_outcome(open_profile(folder), as_json=as_json)
+    if no_plan is not None:
+        raise no_plan
 
 
-def _print_outcome(outcome: ProfileOutcome, *, as_json: bool) -> None:
+def _print_outcome(outcome: ProfileOutcome, *, as_json: bool) -> NoFeasibleError | None:
+    """Print an outcome; why there is no plan, where the GPU budget holds no worker of each kind."""
     from autotuner.cli import display, sla_view
 
     if as_json:
         display.json(outcome.to_json())
-    else:
-        sla_view.print_outcome(outcome)
+        return None
+    return sla_view.print_outcome(outcome)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -129,11 +130,12 @@ def _commands(setup: WorkerSetup, role: str, mapping: ParallelMapping, count: in
 def write_pick(outcome: ProfileOutcome, pair: WorkerPair) -> list[Path]:
     """Write what was picked, and its manifest where there is one; returns the paths. RunStoreError if it cannot be."""
     folder, request = outcome.record.path, outcome.record.request
-    try:
-        manifest: PairManifest | None = pair_manifest(outcome, pair)
-    except AutotuneError:
-        manifest = None
-    counts = worker_counts(outcome, pair)
+    manifest: PairManifest | None = None
+    counts: tuple[int, int] | None = None
+    # a pair that is not launched by autotune, or that the GPU budget does not hold, is picked all the same
+    with suppress(AutotuneError):
+        counts = worker_counts(outcome, pair)
+        manifest = pair_manifest(outcome, pair)
     data: dict[str, Any] = {
         "format": FORMAT,
         "picked_at": datetime.now(UTC).isoformat(timespec="seconds"),

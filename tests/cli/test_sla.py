@@ -88,6 +88,31 @@ def test_a_plan_follows_the_arithmetic_of_a_release_of_dynamos_planner(profiled,
     assert data["price_per_hour"] >= 4
 
 
+def test_a_budget_that_holds_no_worker_of_each_kind_is_no_plan(profiled):
+    for command in (
+        ("sla", "plan", "p", "--total-gpus", "1"),
+        ("sla", "plan", "p", "--total-gpus", "1", "--like", "dynamo-1.6"),
+    ):
+        plan = profiled(*command)
+        assert plan.code == 1
+        assert "1 GPU cannot hold a prefill and a decode worker" in " ".join(plan.err.split())
+
+
+def test_a_budget_that_is_too_small_ends_a_profile_with_one_and_keeps_its_points(autotune, monkeypatch):
+    monkeypatch.setattr("autotuner.profiling.pictures.draw_pictures", lambda outcome: [])
+    ended = autotune(*RUN, "--gpus-per-engine", "1", "--rate", "5", "--total-gpus", "1", "-o", "p")
+    assert ended.code == 1
+    assert "prefill worker" in ended.out
+    assert "cannot hold" in ended.err
+    assert autotune("sla", "check", "p").code == 0
+
+
+def test_a_port_of_a_page_that_was_not_asked_for_is_an_error(autotune):
+    ended = autotune(*RUN, "--webui-port", "8000")
+    assert ended.code == 2
+    assert "Add --pick-with-webui" in ended.err
+
+
 def test_a_target_that_one_idle_worker_misses_is_no_plan(profiled):
     asked = ("sla", "plan", "p", "--rate", "1", "--itl", "0.5")
     plan = profiled(*asked)

@@ -14,9 +14,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from serve_and_run import frontend_command, mocker_command, serving_settings
+from tests.dynamo.serve_and_run import frontend_command, mocker_command, serving_settings
 
 BLOCK_TOKENS = 64
 

@@ -66,19 +66,27 @@ TRUTHS = (Truth(1, 0.32, 0.045, 0.0005), Truth(2, 0.23, 0.026, 0.0006), Truth(4,
 def picks_of_the_truth():
     """(GPUs of the prefill worker, GPUs of the decode worker) with the most tokens/s per GPU within the targets."""
     prefill = [truth for truth in TRUTHS if truth.ttft(ISL) <= TTFT_TARGET]
-    decode = [truth for truth in TRUTHS if truth.requests_within(ITL_TARGET)]
-    rate = {truth.gpus: truth.requests_within(ITL_TARGET) / ITL_TARGET / truth.gpus for truth in decode}
-    return max(prefill, key=lambda truth: 1 / truth.ttft(ISL) / truth.gpus).gpus, max(rate, key=lambda gpus: rate[gpus])
+    rates = {}
+    for truth in TRUTHS:
+        requests = truth.requests_within(ITL_TARGET)
+        rates[truth.gpus] = requests / truth.itl(requests) / truth.gpus
+    return min(prefill, key=lambda truth: truth.ttft(ISL) * truth.gpus).gpus, max(rates, key=lambda gpus: rates[gpus])
 
 
 @pytest.fixture(scope="module")
-def in_a_namespace(dynamo, word_model, tmp_path_factory):
-    """Run a command with mockers inside a network namespace; the truths' grids lie in `profiles`."""
+def profiles(tmp_path_factory):
+    """The folder with the grid of each truth."""
+    folder = tmp_path_factory.mktemp("profiles")
+    for truth in TRUTHS:
+        truth.write(folder / f"tp{truth.gpus}.npz")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def in_a_namespace(dynamo, word_model, profiles):
+    """Run a command with mockers inside a network namespace."""
     if shutil.which("unshare") is None:
         pytest.fail("unshare, of util-linux, must give the mockers a network namespace of their own")
-    profiles = tmp_path_factory.mktemp("profiles")
-    for truth in TRUTHS:
-        truth.write(profiles / f"tp{truth.gpus}.npz")
     environment = str(dynamo / "serving-1.6.1")
     settings = {"MOCKER_ENVIRONMENT": environment, "MOCKER_MODEL": str(word_model), "MOCKER_PROFILES": str(profiles)}
     settings |= {"MOCKER_BLOCKS": str(BLOCKS)}
@@ -89,7 +97,6 @@ def in_a_namespace(dynamo, word_model, tmp_path_factory):
         whole = ["unshare", "-n", *serving, *map(str, parts), "--", str(COMMAND), *map(str, command)]
         return subprocess.run(whole, capture_output=True, text=True, timeout=420, env=os.environ | settings)
 
-    run.profiles = profiles
     return run
 
 
@@ -98,7 +105,8 @@ def planned(in_a_namespace, tmp_path_factory):
     """A profile of all three mockers, each launched by `sla run` as a mapping, with its plan for the rate."""
     folder = tmp_path_factory.mktemp("planned") / "profile"
     engine = f"runtime.executable={HERE / 'mocker_engine.py'}"
-    command = ["sla", "run", "--runtime", "sim", "--gpu", "H100", "--gpus-per-engine", "1,2,4", "--set", engine]
+    command: list[object] = ["sla", "run", "--runtime", "sim", "--gpu", "H100", "--gpus-per-engine", "1,2,4"]
+    command += ["--set", engine]
     command += ["--isl", ISL, "--osl", OSL, "--ttft", 1000 * TTFT_TARGET, "--itl", 1000 * ITL_TARGET, "--rate", RATE]
     command += ["--prefill-points", 4, "--decode-points", 2, "--max-context-length", 1000, "--output", folder]
     done = in_a_namespace([], *command)
@@ -112,14 +120,14 @@ def test_the_picks_are_those_of_the_truth(planned):
 
 
 @pytest.fixture(scope="module")
-def attainment(in_a_namespace, planned, tmp_path_factory):
+def attainment(in_a_namespace, planned, profiles, tmp_path_factory):
     """The share of requests within both targets on the planned mockers, at a multiple of the planned rate."""
     plan = planned.plan
 
     def measure(multiple):
         common = ["--block-size", BLOCK, "--num-gpu-blocks-override", BLOCKS]
-        prefill = ["--planner-profile-data", in_a_namespace.profiles / f"tp{plan.prefill_gpus}.npz", *common]
-        decode = ["--planner-profile-data", in_a_namespace.profiles / f"tp{plan.decode_gpus}.npz", *common]
+        prefill = ["--planner-profile-data", profiles / f"tp{plan.prefill_gpus}.npz", *common]
+        decode = ["--planner-profile-data", profiles / f"tp{plan.decode_gpus}.npz", *common]
         ports = ",".join(str(PORT + 1 + number) for number in range(plan.prefill_workers))
         prefill += ["--disaggregation-mode", "prefill", "--bootstrap-ports", ports, "--no-enable-prefix-caching"]
         prefill += ["--num-workers", plan.prefill_workers, "--max-num-batched-tokens", 32_768]
