@@ -247,17 +247,22 @@ def apply(
     ] = None,
     dry_run: Annotated[bool, option("--dry-run", help="Only let the cluster check it.", panel=OUTPUT)] = False,
     yes: Annotated[bool, option("--yes", "-y", help="Do not ask.", panel=OUTPUT)] = False,
+    picked: Annotated[
+        bool, option("--picked", help="Apply picked_deployment.yaml, of the workers that were picked.", panel=OUTPUT)
+    ] = False,
 ) -> None:
     """Apply config_with_planner.yaml of a profile with kubectl, after a dry run and a question."""
     from autotuner.cli import display
     from autotuner.errors import UsageError
     from autotuner.profiling.manifests import DEPLOYMENT_FILE, apply_deployment
+    from autotuner.profiling.pick import MANIFEST_FILE
 
-    path = folder / DEPLOYMENT_FILE
+    path = folder / (MANIFEST_FILE if picked else DEPLOYMENT_FILE)
     if not path.is_file():
-        raise UsageError(
-            f"'{folder}' has no {DEPLOYMENT_FILE}.", remedy="Write it with `autotune sla export`, or profile first."
-        )
+        remedy = "Write it with `autotune sla export`, or profile first."
+        if picked:
+            remedy = f"Pick workers with `autotune ui {folder}`."
+        raise UsageError(f"'{folder}' has no {path.name}.", remedy=remedy)
     display.text(apply_deployment(path, namespace=namespace, dry_run=True))
     if dry_run:
         return

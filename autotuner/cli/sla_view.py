@@ -26,6 +26,8 @@ def print_outcome(outcome: ProfileOutcome) -> NoFeasibleError | None:
 
     Returns why there is no plan where the GPU budget holds no worker of each kind.
     """
+    from autotuner.profiling.pick import PICKED_FILE
+    from autotuner.profiling.pick_page import picked_text
     from autotuner.profiling.select import best_per_mapping
 
     record, selection = outcome.record, outcome.selection
@@ -73,6 +75,8 @@ def print_outcome(outcome: ProfileOutcome) -> NoFeasibleError | None:
     except NoFeasibleError as error:
         no_plan = error
     _print_ending(outcome)
+    if (record.path / PICKED_FILE).exists():
+        display.sentence(picked_text(outcome))
     return no_plan
 
 
