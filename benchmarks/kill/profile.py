@@ -25,8 +25,9 @@ AUTOTUNE = [sys.executable, "-m", "autotuner"]
 REQUEST = ["--model", "llama-3.1-8b", "--gpu", "H100", "--gpus-per-engine", "1,2", "--isl", "300", "--osl", "20"]
 REQUEST += ["--ttft", "500", "--itl", "100", "--prefill-points", "4", "--decode-points", "2"]
 REQUEST += ["--max-context-length", "600", "--set", "parameters.max-running-requests=[8]"]
-LONGEST_LIFE = 12.0
-"""Seconds after which a run that is killed is killed at the latest."""
+MOST_NEW_LINES, LONGEST_DELAY = 2, 2.0
+"""Lines of points.jsonl that a run may add before it is killed, and seconds after the last of them."""
+POLL_SECONDS = 0.01
 COMPLETION_SECONDS = 600.0
 
 
@@ -46,19 +47,20 @@ def repeated_points(folder: Path) -> int:
     return sum(count - 1 for count in keys.values())
 
 
-def kill_once(command: list[str], folder: Path, life: float) -> tuple[bool, int]:
-    """(Whether the run was killed before its end, lines lost) of one run that may live so many seconds."""
+def kill_once(command: list[str], folder: Path, new_lines: int, delay: float) -> tuple[bool, int]:
+    """(Whether the run was killed before its end, lines lost) of a run killed `delay` s after so many new lines."""
     before = recorded_lines(folder)
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and len(recorded_lines(folder)) < len(before) + new_lines:
+            time.sleep(POLL_SECONDS)
         try:
-            process.wait(timeout=life)
+            process.wait(timeout=delay)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
         was_killed = process.wait() == -signal.SIGKILL
     after = recorded_lines(folder)
-    return was_killed, sum(old != new for old, new in zip(before, after, strict=False)) + max(
-        0, len(before) - len(after)
-    )
+    changed = sum(old != new for old, new in zip(before, after, strict=False))
+    return was_killed, changed + max(0, len(before) - len(after))
 
 
 def main() -> int:
@@ -75,7 +77,9 @@ def main() -> int:
             command = [*AUTOTUNE, "sla", "run", *REQUEST, "--evaluator", values.evaluator, "--output", str(folder)]
             profiles += 1
             while kills < values.kills:
-                was_killed, lost_lines = kill_once(command, folder, rng.uniform(0.3, LONGEST_LIFE))
+                was_killed, lost_lines = kill_once(
+                    command, folder, rng.randint(0, MOST_NEW_LINES), rng.uniform(0, LONGEST_DELAY)
+                )
                 lost += lost_lines
                 if not was_killed:
                     break
