@@ -13,6 +13,7 @@ from autotuner.cli.signals import terminated_as_interrupted
 from autotuner.cli.sla_options import DEFAULT_FOLDER, OUTPUT_OPTION, SlaRunOptions
 
 if TYPE_CHECKING:
+    from autotuner.errors import NoFeasibleError
     from autotuner.profiling.outcome import ProfileOutcome
 
 app = typer.Typer(
@@ -29,13 +30,27 @@ def run(
     options: SlaRunOptions,
     output: Annotated[Path, OUTPUT_OPTION] = DEFAULT_FOLDER,
     dry_run: Annotated[bool, option("--dry-run", help="Show the launches and stop.", panel=OUTPUT)] = False,
+    pick_with_webui: Annotated[
+        bool,
+        option("--pick-with-webui", help="Then serve a page on which workers are picked, until one is.", panel=OUTPUT),
+    ] = False,
+    webui_port: Annotated[
+        int | None,
+        option(
+            "--webui-port", metavar="N", help="Port of that page.", panel=OUTPUT, default="a free one", min=1, max=65535
+        ),
+    ] = None,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Measure prefill and decode of each parallel mapping, choose workers, and write the planner's files."""
     from autotuner.cli import display, sla_view
+    from autotuner.cli.ui import serve_pick
     from autotuner.config.overrides import COMMAND_LINE
+    from autotuner.errors import UsageError
     from autotuner.profiling.session import prepare, profile
 
+    if webui_port is not None and not pick_with_webui:
+        raise UsageError("--webui-port is the port of a page that was not asked for.", remedy="Add --pick-with-webui.")
     setup = prepare(options.request(), origin=COMMAND_LINE)
     if dry_run:
         sla_view.print_dry_run(setup, output, as_json=as_json)
@@ -47,10 +62,14 @@ def run(
         except KeyboardInterrupt:
             display.note(f"Interrupted; the points in {output} are kept. Repeat the command to go on.")
             raise
-    _print_outcome(outcome, as_json=as_json)
+    no_plan = _print_outcome(outcome, as_json=as_json)
+    if pick_with_webui and outcome.selection.prefill_pick and outcome.selection.decode_pick:
+        serve_pick(output, webui_port or 0, ends_with_pick=True, on_stdout=False)
     error = outcome.infeasible_error()
     if error is not None and not (options.accept_nearest and outcome.is_complete):
         raise error
+    if no_plan is not None:
+        raise no_plan
 
 
 @app.command()
@@ -60,17 +79,19 @@ def show(
     """Show what a profile decided and why, from its folder."""
     from autotuner.profiling.session import open_profile
 
-    outcome = open_profile(folder)
-    _print_outcome(outcome, as_json=as_json)
+    no_plan = _print_outcome(open_profile(folder), as_json=as_json)
+    if no_plan is not None:
+        raise no_plan
 
 
-def _print_outcome(outcome: ProfileOutcome, *, as_json: bool) -> None:
+def _print_outcome(outcome: ProfileOutcome, *, as_json: bool) -> NoFeasibleError | None:
+    """Print an outcome; why there is no plan, where the GPU budget holds no worker of each kind."""
     from autotuner.cli import display, sla_view
 
     if as_json:
         display.json(outcome.to_json())
-    else:
-        sla_view.print_outcome(outcome)
+        return None
+    return sla_view.print_outcome(outcome)
 
 
 @app.command()
@@ -226,17 +247,22 @@ def apply(
     ] = None,
     dry_run: Annotated[bool, option("--dry-run", help="Only let the cluster check it.", panel=OUTPUT)] = False,
     yes: Annotated[bool, option("--yes", "-y", help="Do not ask.", panel=OUTPUT)] = False,
+    picked: Annotated[
+        bool, option("--picked", help="Apply picked_deployment.yaml, of the workers that were picked.", panel=OUTPUT)
+    ] = False,
 ) -> None:
     """Apply config_with_planner.yaml of a profile with kubectl, after a dry run and a question."""
     from autotuner.cli import display
     from autotuner.errors import UsageError
     from autotuner.profiling.manifests import DEPLOYMENT_FILE, apply_deployment
+    from autotuner.profiling.pick import MANIFEST_FILE
 
-    path = folder / DEPLOYMENT_FILE
+    path = folder / (MANIFEST_FILE if picked else DEPLOYMENT_FILE)
     if not path.is_file():
-        raise UsageError(
-            f"'{folder}' has no {DEPLOYMENT_FILE}.", remedy="Write it with `autotune sla export`, or profile first."
-        )
+        remedy = "Write it with `autotune sla export`, or profile first."
+        if picked:
+            remedy = f"Pick workers with `autotune ui {folder}`."
+        raise UsageError(f"'{folder}' has no {path.name}.", remedy=remedy)
     display.text(apply_deployment(path, namespace=namespace, dry_run=True))
     if dry_run:
         return

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from autotuner.cli import display
 from autotuner.cli.time_left import format_duration
-from autotuner.errors import AutotuneError, pluralize
+from autotuner.errors import NoFeasibleError, pluralize
 
 if TYPE_CHECKING:
     from autotuner.profiling.fitting import LeaveOneOut
@@ -21,8 +21,13 @@ CHOSEN_MARK = "*"
 SHOWN_REJECTIONS = 5
 
 
-def print_outcome(outcome: ProfileOutcome) -> None:
-    """Print the ranked workers of both phases, the curves' errors, the plan, and where the files are."""
+def print_outcome(outcome: ProfileOutcome) -> NoFeasibleError | None:
+    """Print the ranked workers of both phases, the curves' errors, the plan, and where the files are.
+
+    Returns why there is no plan where the GPU budget holds no worker of each kind.
+    """
+    from autotuner.profiling.pick import PICKED_FILE
+    from autotuner.profiling.pick_page import picked_text
     from autotuner.profiling.select import best_per_mapping
 
     record, selection = outcome.record, outcome.selection
@@ -63,12 +68,16 @@ def print_outcome(outcome: ProfileOutcome) -> None:
     _print_left_out(outcome)
     _print_errors("TTFT curve", outcome.ttft_errors, len(outcome.prefill_curve_points))
     _print_errors("ITL surface", outcome.itl_errors, len(outcome.decode_curve_points))
+    no_plan = None
     try:
         if outcome.plan is not None:
             print_plan(outcome.plan)
-    except AutotuneError as error:
-        display.warning(str(error))
+    except NoFeasibleError as error:
+        no_plan = error
     _print_ending(outcome)
+    if (record.path / PICKED_FILE).exists():
+        display.sentence(picked_text(outcome))
+    return no_plan
 
 
 def _target_text(ratio: float) -> str:

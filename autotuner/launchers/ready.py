@@ -64,7 +64,7 @@ def wait_until_ready(
         models = None
         if ready_path is not None:
             _poll_until(server, deadline, lambda: client.ask_root(ready_path).require_ok())
-            models = _poll_until(server, deadline, lambda: list_models(client))
+            models = _poll_until(server, deadline, lambda: _list_some(client))
             require_model(models, model)
         timer = RefusalTimer()
         try:
@@ -78,6 +78,14 @@ def wait_until_ready(
                 require_model(listed, model)
             raise
         return models or _list_if_any(client)
+
+
+def _list_some(client: Client) -> ModelList:
+    """The listed models; NoAnswerError while there are none, as a frontend answers before its workers are there."""
+    models = list_models(client)
+    if not models.names:
+        raise NoAnswerError("the server lists no model yet")
+    return models
 
 
 def _list_if_any(client: Client) -> ModelList:

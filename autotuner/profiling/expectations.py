@@ -46,7 +46,7 @@ class Expectations:
     forecasts: dict[ParallelMapping, WorkerForecast]
     pending: list[ParallelMapping]
     accept_nearest: bool = False
-    _predicted: dict[tuple[Phase, ParallelMapping], PhaseFigures | None] = field(default_factory=dict)
+    _predicted: dict[tuple[Phase, ParallelMapping, float], PhaseFigures | None] = field(default_factory=dict)
 
     def leads_prefill(self, mapping: ParallelMapping) -> bool:
         """Whether no other mapping is measured or expected to be the better prefill worker; see Leader."""
@@ -101,18 +101,20 @@ class Expectations:
 
     def expected(self, phase: Phase, mapping: ParallelMapping) -> PhaseFigures | None:
         """Predicted figures times the mean ratio of measured to predicted latency so far; None without a forecast."""
-        predicted = self._prediction(phase, mapping)
+        ratio = self._mean_ratio(phase)
+        predicted = self._prediction(phase, mapping, ratio)
         if predicted is None:
             return None
-        ratio = self._mean_ratio(phase)
         return PhaseFigures(predicted.latency * ratio, predicted.throughput_per_gpu / ratio)
 
-    def _prediction(self, phase: Phase, mapping: ParallelMapping) -> PhaseFigures | None:
-        if (phase, mapping) not in self._predicted:
-            self._predicted[phase, mapping] = self._predict(phase, mapping)
-        return self._predicted[phase, mapping]
+    def _prediction(self, phase: Phase, mapping: ParallelMapping, ratio: float) -> PhaseFigures | None:
+        key = (phase, mapping, ratio)
+        if key not in self._predicted:
+            self._predicted[key] = self._predict(*key)
+        return self._predicted[key]
 
-    def _predict(self, phase: Phase, mapping: ParallelMapping) -> PhaseFigures | None:
+    def _predict(self, phase: Phase, mapping: ParallelMapping, ratio: float) -> PhaseFigures | None:
+        """The prediction at the requests in flight that are best where latencies are `ratio` times the predicted."""
         forecast, request = self.forecasts.get(mapping), self.record.request
         if forecast is None:
             return None
@@ -120,7 +122,7 @@ class Expectations:
             prefill = forecast.prefill_point(PrefillLoad(request.isl, 1, mapping.attention_dp))
             return None if prefill.rejection else PhaseFigures(prefill.ttft, prefill.throughput_per_gpu)
         shape = decode_shape(request.context_length, min(request.osl, DECODE_WINDOW_TOKENS))
-        decode = forecast.best_decode(*shape, request.itl)
+        decode = forecast.best_decode(*shape, request.itl / ratio)
         return PhaseFigures(decode.itl, decode.throughput_per_gpu) if decode else None
 
     def _mean_ratio(self, phase: Phase) -> float:

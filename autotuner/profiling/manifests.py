@@ -23,6 +23,7 @@ from autotuner.deploy.dynamo import (
 from autotuner.engines.dynamo import BACKENDS, dynamo_arguments
 from autotuner.errors import ConfigError, MachineError, RunStoreError
 from autotuner.profiling.artefacts import MOCKER_FILE
+from autotuner.profiling.mappings import ParallelMapping
 from autotuner.profiling.outcome import ProfileOutcome
 from autotuner.profiling.request import SlaRequest
 from autotuner.profiling.workers import WorkerSetup
@@ -70,37 +71,69 @@ def dynamo_deployment(
             f"Dynamo does not launch the profiled {'endpoint' if request.url else request.runtime}.",
             remedy=f"Profile one of {', '.join(BACKENDS)} for manifests; the planner's files are in the folder.",
         )
-    plan, runtime = outcome.plan, setup.experiment.runtime
-    workers = [
-        Workers(dynamo_arguments(setup.candidate(pick.mapping), runtime), pick.mapping.gpus, replicas)
-        for pick, replicas in (
-            (prefill, plan.prefill_workers if plan else 1),
-            (decode, plan.decode_workers if plan else 1),
-        )
-    ]
-    gpus = sum(worker.gpus * worker.replicas for worker in workers)
-    settings = planner_settings(
-        release,
-        backend=request.runtime,
-        model=request.model,
-        ttft_ms=1000 * request.ttft,
-        itl_ms=1000 * request.itl,
-        prefill_gpus=prefill.mapping.gpus,
-        decode_gpus=decode.mapping.gpus,
-        max_gpu_budget=request.total_gpus or max(gpus, MAX_GPUS_WITHOUT_BUDGET),
-        given=planner or {},
+    plan = outcome.plan
+    counts = (plan.prefill_workers, plan.decode_workers) if plan else (1, 1)
+    return dynamo_workers_deployment(
+        outcome,
+        setup,
+        (prefill.mapping, decode.mapping),
+        counts,
+        name=name,
+        api_version=api_version,
+        release=release,
+        planner=planner,
+        image=image,
+    )
+
+
+def dynamo_workers_deployment(
+    outcome: ProfileOutcome,
+    setup: WorkerSetup,
+    mappings: tuple[ParallelMapping, ParallelMapping],
+    replicas: tuple[int, int],
+    *,
+    with_planner: bool = True,
+    name: str | None = None,
+    api_version: Literal["v1beta1", "v1alpha1"] = "v1beta1",
+    release: str = "1.6.1",
+    planner: Mapping[str, Any] | None = None,
+    image: str | None = None,
+) -> DynamoDeployment:
+    """The deployment of `replicas` prefill and decode workers of two mappings, on an engine that Dynamo runs.
+
+    A planner and its profile are part of it with `with_planner`, and only where the profile has the curves that it
+    reads: those are of the workers that the profile chose.
+    """
+    request, profile, runtime = outcome.record.request, outcome.profile, setup.experiment.runtime
+    prefill, decode = (
+        Workers(dynamo_arguments(setup.candidate(mapping), runtime), mapping.gpus, count)
+        for mapping, count in zip(mappings, replicas, strict=True)
     )
     backend: Any = request.runtime
-    images = Images.of_worker_image(image, release) if image else Images.of_release(backend, release)
+    settings = data = None
+    if with_planner and profile is not None and outcome.is_complete:
+        gpus = sum(worker.gpus * worker.replicas for worker in (prefill, decode))
+        settings = planner_settings(
+            release,
+            backend=request.runtime,
+            model=request.model,
+            ttft_ms=1000 * request.ttft,
+            itl_ms=1000 * request.itl,
+            prefill_gpus=prefill.gpus,
+            decode_gpus=decode.gpus,
+            max_gpu_budget=request.total_gpus or max(gpus, MAX_GPUS_WITHOUT_BUDGET),
+            given=planner or {},
+        )
+        data = ProfileData(profile.prefill_json(), profile.decode_json(), _mocker_grid(outcome.record.path))
     return DynamoDeployment(
         name=name or default_name(request),
         backend=backend,
         model=request.model,
-        decode=workers[1],
-        prefill=workers[0],
-        images=images,
+        decode=decode,
+        prefill=prefill,
+        images=Images.of_worker_image(image, release) if image else Images.of_release(backend, release),
         planner=settings,
-        profile=ProfileData(profile.prefill_json(), profile.decode_json(), _mocker_grid(outcome.record.path)),
+        profile=data,
         api_version=api_version,
         release=release,
     )
@@ -206,7 +239,7 @@ def _unused_fields(dynamo: DynamoRequest) -> list[str]:
         "optimization_type": "throughput per GPU is maximised within the targets",
         "base_deployment": "workers are launched by autotune; give their flags with --set",
         "deployment_file": "workers are launched by autotune; give their flags with --set",
-        "pick_with_webui": "the choice is in webui_data.json",
+        "pick_with_webui": "open the page of the profile with `autotune ui FOLDER`",
         "aic_backend_version": "predictions are not of one version",
     }
     fields: Sequence[tuple[str, Any]] = [(name, getattr(dynamo, name)) for name in reasons]

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
-from autotuner.errors import NoFeasibleError
+from autotuner.errors import NoFeasibleError, pluralize
 from autotuner.profiling.fitting import ItlSurface, TtftCurve
 from autotuner.profiling.planner_profile import PlannerProfile
 from autotuner.profiling.points import DecodePoint, PrefillPoint
@@ -157,8 +157,8 @@ def plan_workers(curves: WorkerCurves, load: PlannedLoad) -> ServingPlan:
     prefill_gpus, decode_gpus = curves.prefill_gpus, curves.decode_gpus
     if load.max_gpus is not None and load.max_gpus < prefill_gpus + decode_gpus:
         raise NoFeasibleError(
-            f"{load.max_gpus} GPUs hold no prefill and decode worker.",
-            why=f"A prefill worker has {prefill_gpus} GPUs, a decode worker {decode_gpus}.",
+            f"{pluralize(load.max_gpus, 'GPU')} cannot hold a prefill and a decode worker.",
+            why=f"A prefill worker has {pluralize(prefill_gpus, 'GPU')}, a decode worker {decode_gpus}.",
             remedy=f"Give at least --total-gpus {prefill_gpus + decode_gpus}, or profile smaller workers.",
         )
     decode_rate = _decode_rate(curves, load)

@@ -145,7 +145,7 @@ def _array_problems(profile: PlannerProfile, names: Sequence[str]) -> list[str]:
     arrays = {name: getattr(profile, name) for name in names}
     lengths = {name: len(values) for name, values in arrays.items()}
     if len(set(lengths.values())) > 1:
-        return [f"the arrays differ in length: {', '.join(f'{name} {count}' for name, count in lengths.items())}"]
+        return [f"The arrays differ in length: {', '.join(f'{name} {count}' for name, count in lengths.items())}"]
     problems = []
     for name, values in arrays.items():
         holes = int((~np.isfinite(values)).sum())

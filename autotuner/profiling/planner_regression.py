@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from autotuner.errors import ConfigError, NoFeasibleError
+from autotuner.errors import ConfigError, NoFeasibleError, pluralize
 from autotuner.profiling.planner_model import PlannerLoad
 from autotuner.profiling.planner_profile import PlannerProfile
 
@@ -154,7 +154,7 @@ def regression_replicas(regression: PlannerRegression, load: PlannerLoad) -> tup
     least = load.min_endpoint * (load.prefill_gpus + load.decode_gpus)
     if load.max_gpus < least:
         raise NoFeasibleError(
-            f"{load.max_gpus} GPUs hold no prefill and decode worker.",
+            f"{pluralize(load.max_gpus, 'GPU')} cannot hold a prefill and a decode worker.",
             why=f"A prefill worker has {load.prefill_gpus} GPUs, a decode worker {load.decode_gpus}.",
             remedy=f"Give at least --total-gpus {least}.",
         )

@@ -7,8 +7,9 @@ import pytest
 
 from autotuner.cli.sla_options import parse_gpu_counts, powers_of_two
 from autotuner.errors import UsageError
+from autotuner.profiling.pick import chosen_pair, write_pick
 from autotuner.profiling.request import SlaRequest
-from autotuner.profiling.session import prepare, profile
+from autotuner.profiling.session import open_profile, prepare, profile
 
 RUN = (
     *("sla", "run", "--backend", "vllm", "--model", "llama-3.1-8b", "--gpu", "H100", "--use-ai-configurator"),
@@ -86,6 +87,40 @@ def test_a_plan_follows_the_arithmetic_of_a_release_of_dynamos_planner(profiled,
     data = profiled(*asked, "--json").data
     assert data["prefill_workers"] >= 1
     assert data["price_per_hour"] >= 4
+
+
+def test_a_budget_that_holds_no_worker_of_each_kind_is_no_plan(profiled):
+    for command in (
+        ("sla", "plan", "p", "--total-gpus", "1"),
+        ("sla", "plan", "p", "--total-gpus", "1", "--like", "dynamo-1.6"),
+    ):
+        plan = profiled(*command)
+        assert plan.code == 1
+        assert "1 GPU cannot hold a prefill and a decode worker" in " ".join(plan.err.split())
+
+
+def test_a_budget_that_is_too_small_ends_a_profile_with_one_and_keeps_its_points(autotune, monkeypatch):
+    monkeypatch.setattr("autotuner.profiling.pictures.draw_pictures", lambda outcome: [])
+    ended = autotune(*RUN, "--gpus-per-engine", "1", "--rate", "5", "--total-gpus", "1", "-o", "p")
+    assert ended.code == 1
+    assert "prefill worker" in ended.out
+    assert "cannot hold" in ended.err
+    assert autotune("sla", "check", "p").code == 0
+
+
+def test_what_was_picked_is_shown_and_asked_for_by_name(profiled, tmp_path):
+    assert "Pick workers with `autotune ui p`" in " ".join(profiled("sla", "apply", "p", "--picked").err.split())
+    outcome = open_profile(tmp_path / "p")
+    pair = chosen_pair(outcome)
+    assert pair is not None
+    write_pick(outcome, pair)
+    assert "Picked at" in profiled("sla", "show", "p").out
+
+
+def test_a_port_of_a_page_that_was_not_asked_for_is_an_error(autotune):
+    ended = autotune(*RUN, "--webui-port", "8000")
+    assert ended.code == 2
+    assert "Add --pick-with-webui" in ended.err
 
 
 def test_a_target_that_one_idle_worker_misses_is_no_plan(profiled):

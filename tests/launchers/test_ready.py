@@ -81,6 +81,11 @@ def test_a_list_of_models_that_is_none_is_not_ready(serve_responses: ServeRespon
         wait(serve_responses(answers(v1__models=[(200, body)])), timeout=0.2)
 
 
+def test_a_frontend_whose_workers_are_not_there_yet_is_waited_for(serve_responses: ServeResponses) -> None:
+    with pytest.raises(TimeoutError, match="lists no model yet"):
+        wait(serve_responses(answers(v1__models=[(200, '{"data": []}')])), timeout=0.2)
+
+
 def test_a_server_that_ends_meanwhile_is_seen_before_the_time_is_up() -> None:
     class Dead:
         url = "http://127.0.0.1:9"

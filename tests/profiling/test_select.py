@@ -70,6 +70,14 @@ def test_measured_workers_correct_what_is_expected_of_the_others(tmp_path):
     assert corrected.latency == pytest.approx(2 * plain.latency, rel=0.01)
 
 
+def test_a_slow_engine_is_expected_with_as_few_requests_as_its_target_allows(tmp_path):
+    """Else a mapping that meets the target with fewer requests would be skipped for missing it."""
+    known = forecasts()
+    record = with_predictions(TP1, known, tmp_path, factor=3.0)
+    corrected = Expectations(record, known, [TP4]).expected("decode", TP4)
+    assert 0.01 < corrected.latency <= 0.02
+
+
 def test_what_cannot_be_predicted_is_launched_first_and_never_skipped(tmp_path):
     known = forecasts()
     del known[TP4]

@@ -133,8 +133,8 @@ function drawLabels(root, drawn, width) {
   const boxes = drawn.filter((each) => each.point.shape === "winner" || each.point.large).map((each) => [each.left - 9, each.top - 9, each.left + 9, each.top + 9]);
   for (const { point, left, top } of drawn) {
     if (!point.label) continue;
-    const size = point.label.length * 6.4;
-    for (const [dx, dy] of [[8, -7], [8, 15], [-size - 8, -7], [-size - 8, 15]]) {
+    const size = point.label.length * 6.4, away = point.shape === "winner" || point.large ? 10 : 8;
+    for (const [dx, dy] of [[away, -7], [away, 15], [-size - away, -7], [-size - away, 15]]) {
       const box = [left + dx, top + dy - 10, left + dx + size, top + dy + 3];
       const free = box[0] > MARGIN.left && box[2] < width && box[1] > 0
         && !boxes.some((other) => box[0] < other[2] && other[0] < box[2] && box[1] < other[3] && other[1] < box[3]);

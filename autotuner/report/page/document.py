@@ -28,9 +28,9 @@ def asset(name: str) -> str:
     return (ASSETS / name).read_text(encoding="utf-8")
 
 
-def page_assets() -> tuple[str, str]:
-    """The style and the script of the page of a run."""
-    return asset(STYLE_FILE), "\n".join(asset(name) for name in SCRIPT_FILES)
+def page_assets(scripts: Sequence[str] = SCRIPT_FILES) -> tuple[str, str]:
+    """The style of all pages, and the script of the page with these files."""
+    return asset(STYLE_FILE), "\n".join(asset(name) for name in scripts)
 
 
 def html_document(

@@ -9,8 +9,9 @@ import pytest
 
 from autotuner.errors import MachineError
 from autotuner.report.page.live_page import LivePage
+from autotuner.report.page.loopback_server import TOKEN_HEADER
 from autotuner.report.page.run_files import is_locked, run_state
-from autotuner.report.page.server import TOKEN_HEADER, PageServer
+from autotuner.report.page.server import PageServer
 from tests.pages import make_run_folder, run_trials, write_trial
 
 
