@@ -12,6 +12,7 @@ import yaml
 
 from autotuner import owner
 from autotuner.core import Mount, ServerSpec
+from autotuner.deploy.documents import to_yaml
 from autotuner.deploy.kubernetes import ClusterOptions, access_documents, deployment_documents
 from autotuner.kubernetes_values import ModelVolume, Toleration
 from autotuner.launchers.kubernetes import objects
@@ -58,13 +59,13 @@ def random_options(rng: random.Random) -> ClusterOptions:
 
 
 def manifests(rng: random.Random, number: int) -> list[dict[str, Any]]:
-    """Everything that is written for one experiment: the run's ConfigMap, a Job, the winner, and its access."""
+    """What is written for one experiment: the run's ConfigMap, a Job, the winner, and of a few the access too."""
     server, options = random_server(rng), random_options(rng)
     run = objects.RunIdentity(f"/runs/{'x' * rng.choice([1, 80])}-{number}", owner.this_process())
     job = objects.job(f"at-{number}", run, "0" * 8, server, options, trial="001", time_limit=rng.uniform(1, 1e5))
     documents = [objects.config_map(run), job]
     documents += deployment_documents(server, options, name=f"winner-{number}")
-    return [*documents, *access_documents(options)]
+    return [*documents, *(access_documents(options) if number < 3 else ())]
 
 
 def test_every_manifest_of_forty_experiments_is_accepted(plane: ControlPlane, programs: Path, tmp_path: Path) -> None:
@@ -73,7 +74,7 @@ def test_every_manifest_of_forty_experiments_is_accepted(plane: ControlPlane, pr
     for document in documents:
         document["metadata"].setdefault("namespace", NAMESPACE)
     path = tmp_path / "all.yaml"
-    path.write_text(yaml.safe_dump_all(documents))
+    path.write_text(to_yaml(documents))
     applied = subprocess.run(
         [
             programs / "bin" / "kubectl",

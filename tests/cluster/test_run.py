@@ -24,7 +24,7 @@ SETTINGS: dict[str, Any] = {
     "model": {"id_or_path": "llama-3.1-8b"},
     "runtime": {"image": "autotune:1", "executable": sys.executable, "extra_args": ["--load-seconds", "0"]},
     "parameters": {"max-running-requests": [4, 8, 16]},
-    "optimization": {"strategy": "grid", "max_iterations": 3, "confirm": 0, "baseline": False},
+    "optimization": {"strategy": "grid_search", "max_iterations": 3, "confirm": 0, "baseline": False},
     "benchmark": {"traffic_scenarios": ["D(20,5)"], "num_concurrency": [2], "duration": 1.0, "warmup": 0.2},
 }
 
@@ -66,13 +66,17 @@ def test_three_trials_at_once_are_measured_ranked_and_removed(
     assert left(plane) == []
 
 
-def test_a_killed_run_leaves_nothing_once_it_is_cleaned_and_resumes(
+def test_a_killed_run_leaves_nothing_once_it_is_cleaned(
     plane: ControlPlane, command: Callable[..., list[str]], tmp_path: Path
 ) -> None:
     long_points = {**SETTINGS["benchmark"], "duration": 60.0}
-    run = subprocess.Popen(command(benchmark=long_points), cwd=tmp_path, stderr=subprocess.DEVNULL)
+    with (tmp_path / "output").open("wb") as output:
+        run = subprocess.Popen(command(benchmark=long_points), cwd=tmp_path, stdout=output, stderr=output)
     try:
-        _wait_until(lambda: any(name.startswith("at-") for name in left(plane)), "no Job was made")
+        _wait_until(
+            lambda: run.poll() is not None or any(name.startswith("at-") for name in left(plane)), "no Job was made"
+        )
+        assert run.poll() is None, (tmp_path / "output").read_text()
     finally:
         run.kill()
         run.wait()
