@@ -50,7 +50,7 @@ class ControlPlane:
 
     def kubeconfig(self, token: str, namespace: str = NAMESPACE) -> Path:
         """A kubeconfig with one context for the user of `token`."""
-        path = self.folder / f"{token}-{namespace}.kubeconfig"
+        path = self.folder / f"kubeconfig-{len(list(self.folder.glob('kubeconfig-*')))}"
         config = {
             "apiVersion": "v1",
             "kind": "Config",
@@ -228,3 +228,13 @@ def _wait_until_ready(plane: ControlPlane, programs: list[tuple[str, subprocess.
             except httpx.HTTPError:
                 pass
             time.sleep(0.2)
+
+
+def objects_of_runs(plane: ControlPlane) -> list[str]:
+    """The names of the Jobs, pods and ConfigMaps of runs that are in the namespace."""
+    namespaced = (
+        f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs",
+        *(f"/api/v1/namespaces/{NAMESPACE}/{kind}" for kind in ("pods", "configmaps")),
+    )
+    names = [item["metadata"]["name"] for path in namespaced for item in plane.items(path)]
+    return [name for name in names if name.startswith(("at-", "autotune-"))]

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from autotuner.core import FailureKind, ServerSpec
+from autotuner.core import Failure, FailureKind, ServerSpec
 from autotuner.errors import EngineError, MachineError
 from autotuner.experiment import Deployment
 from autotuner.launchers.kubernetes.launcher import KubernetesLauncher
+from autotuner.launchers.protocol import Server
 from tests import factories
-from tests.cluster.control_plane import GPUS_PER_NODE, NAMESPACE, STRANGER, ControlPlane
+from tests.cluster.control_plane import GPUS_PER_NODE, STRANGER, ControlPlane, objects_of_runs
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("notes")]
 
@@ -34,17 +37,23 @@ def launcher(kubeconfig: str, time_limit: float = 600.0, **options: Any) -> Kube
     return KubernetesLauncher(Deployment(mode="kubernetes", kubeconfig=kubeconfig, **options), time_limit)
 
 
-def failure_of(kubeconfig: str, spec: ServerSpec, log: Path, **options: Any) -> Any:
+@contextmanager
+def launched(used: KubernetesLauncher, spec: ServerSpec, log: Path) -> Iterator[Server]:
+    """A launch in a run of its own."""
+    with used.run_block(), used.launch(spec, log) as server:
+        yield server
+
+
+def failure_of(kubeconfig: str, spec: ServerSpec, log: Path, **options: Any) -> Failure:
     """The failure of a launch that the cluster does not run."""
-    with pytest.raises(EngineError) as raised, launcher(kubeconfig, **options).launch(spec, log):
+    with pytest.raises(EngineError) as raised, launched(launcher(kubeconfig, **options), spec, log):
         pass
     return raised.value.failure
 
 
 def is_empty(plane: ControlPlane) -> bool:
-    """Whether no Job and no pod is in the namespace."""
-    jobs = plane.items(f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs")
-    return not jobs and not plane.items(f"/api/v1/namespaces/{NAMESPACE}/pods")
+    """Whether no object of a run is in the namespace."""
+    return not objects_of_runs(plane)
 
 
 def test_an_image_that_cannot_be_pulled_ends_the_launch_at_once(kubeconfig: str, log: Path, plane: ControlPlane):
@@ -95,24 +104,29 @@ def test_a_full_quota_is_named(kubeconfig: str, log: Path, plane: ControlPlane):
     ],
 )
 def test_a_pod_that_its_node_ends_is_named(kubeconfig: str, log: Path, plane: ControlPlane, image, kind, words):
-    launched = launcher(kubeconfig).launch(replace(SPEC, image=image), log)
+    spec = replace(SPEC, image=image)
     if kind is FailureKind.EVICTED:
-        with pytest.raises(EngineError) as raised, launched:
-            pass
-        assert (raised.value.failure.kind, words in raised.value.failure.message) == (kind, True)
+        failure = failure_of(kubeconfig, spec, log)
+        assert (failure.kind, words in failure.message) == (kind, True)
     else:
-        with launched as server:
+        with launched(launcher(kubeconfig), spec, log) as server:
             assert server.exit_status() == 137
         assert words in log.read_text()
     assert is_empty(plane)
 
 
+def wait_for_exit(server: Server) -> None:
+    end = time.monotonic() + WAIT
+    while server.exit_status() is None and time.monotonic() < end:
+        time.sleep(0.2)
+
+
 def test_the_cluster_ends_a_launch_at_its_deadline(kubeconfig: str, log: Path, plane: ControlPlane):
-    launched = launcher(kubeconfig, time_limit=3, queue_timeout=1).launch(SPEC, log)
-    with pytest.raises(EngineError) as raised, launched as server:
-        end = time.monotonic() + WAIT
-        while server.exit_status() is None and time.monotonic() < end:
-            time.sleep(0.2)
+    with (
+        pytest.raises(EngineError) as raised,
+        launched(launcher(kubeconfig, time_limit=3, queue_timeout=1), SPEC, log) as one,
+    ):
+        wait_for_exit(one)
     assert raised.value.failure.kind is FailureKind.TRIAL_TIMED_OUT
     assert "deadline" in raised.value.failure.message
     assert is_empty(plane)

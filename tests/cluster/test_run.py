@@ -12,13 +12,12 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.control_plane import NAMESPACE, ControlPlane
+from tests.cluster.control_plane import ControlPlane, objects_of_runs
 
 pytestmark = pytest.mark.cluster
 
 COMMAND = [sys.executable, "-m", "autotuner"]
 WAIT = 120
-OWNED = ("/apis/batch/v1/namespaces/{}/jobs", "/api/v1/namespaces/{}/pods", "/api/v1/namespaces/{}/configmaps")
 
 SETTINGS: dict[str, Any] = {
     "model": {"id_or_path": "llama-3.1-8b"},
@@ -29,12 +28,6 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def left(plane: ControlPlane) -> list[str]:
-    """The Jobs, pods and ConfigMaps of runs that are on the cluster."""
-    objects = [item for path in OWNED for item in plane.items(path.format(NAMESPACE))]
-    return [item["metadata"]["name"] for item in objects if item["metadata"]["name"].startswith(("at-", "autotune-"))]
-
-
 @pytest.fixture
 def command(kubeconfig: str, tmp_path: Path) -> Callable[..., list[str]]:
     """The command line of a run with these settings over SETTINGS, and options."""
@@ -43,7 +36,8 @@ def command(kubeconfig: str, tmp_path: Path) -> Callable[..., list[str]]:
         request = {"base_runtime": "sim", "profiles": [], "overrides": {**SETTINGS, **settings}}
         path = tmp_path / "request.json"
         path.write_text(json.dumps(request))
-        cluster = ["--deployment", "kubernetes", "--kubeconfig", kubeconfig]
+        # the simulated engine needs no GPU, and every node keeps such pods off
+        cluster = ["--deployment", "kubernetes", "--kubeconfig", kubeconfig, "--toleration", "nvidia.com/gpu"]
         return [*COMMAND, "run", "-f", str(path), "--output", str(tmp_path / "runs"), *cluster, *options]
 
     return build
@@ -63,7 +57,7 @@ def test_three_trials_at_once_are_measured_ranked_and_removed(
     assert all("--max-running-requests" in pod["args"] for pod in pods)
     trials = [json.loads(line) for line in (folder / "trials.jsonl").read_text().splitlines()]
     assert [trial["measurement"]["failure"] for trial in trials if "measurement" in trial] == [None] * 3
-    assert left(plane) == []
+    assert objects_of_runs(plane) == []
 
 
 def test_a_killed_run_leaves_nothing_once_it_is_cleaned(
@@ -74,16 +68,17 @@ def test_a_killed_run_leaves_nothing_once_it_is_cleaned(
         run = subprocess.Popen(command(benchmark=long_points), cwd=tmp_path, stdout=output, stderr=output)
     try:
         _wait_until(
-            lambda: run.poll() is not None or any(name.startswith("at-") for name in left(plane)), "no Job was made"
+            lambda: run.poll() is not None or any(name.startswith("at-") for name in objects_of_runs(plane)),
+            "no Job was made",
         )
         assert run.poll() is None, (tmp_path / "output").read_text()
     finally:
         run.kill()
         run.wait()
-    assert left(plane)
+    assert objects_of_runs(plane)
     cleaned = subprocess.run([*COMMAND, "clean"], capture_output=True, text=True, timeout=120, cwd=tmp_path)
     assert cleaned.returncode == 0, cleaned.stderr
-    _wait_until(lambda: left(plane) == [], "objects of the killed run are still there")
+    _wait_until(lambda: objects_of_runs(plane) == [], "objects of the killed run are still there")
 
 
 def _wait_until(is_so: Callable[[], bool], message: str) -> None:
