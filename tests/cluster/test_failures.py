@@ -17,7 +17,7 @@ from autotuner.experiment import Deployment
 from autotuner.launchers.kubernetes.launcher import KubernetesLauncher
 from autotuner.launchers.protocol import Server
 from tests import factories
-from tests.cluster.control_plane import GPUS_PER_NODE, STRANGER, ControlPlane, objects_of_runs
+from tests.cluster.control_plane import GPUS_PER_NODE, NAMESPACE, STRANGER, ControlPlane, objects_of_runs
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("notes")]
 
