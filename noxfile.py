@@ -112,6 +112,21 @@ def docker(session: nox.Session) -> None:
 
 
 @nox.session
+def cluster(session: nox.Session) -> None:
+    """Runs on a real Kubernetes control plane, which this session builds from Debian's source as root (1 GB)."""
+    session.install("-e", ".[test]")
+    home = Path(os.environ.get("AUTOTUNE_CLUSTER", session.cache_dir / "cluster")).absolute()
+    # 3: the mirror of this machine lacks the packages
+    session.run("python", "tests/cluster/setup_cluster.py", str(home), success_codes=[0, 3])
+    if not (home / "bin" / "kube-apiserver").exists():
+        session.warn("No control plane can be had here: the same is tested on the small API server of the quick suite.")
+        session.run("pytest", "-n", "0", "-m", "not cluster", "tests/launchers/kubernetes", *session.posargs)
+        return
+    arguments = ["-n", "0", "-m", "cluster", "tests/cluster", *session.posargs]
+    session.run("pytest", *arguments, env={"AUTOTUNE_TEST_CLUSTER": str(home)})
+
+
+@nox.session
 def gateways(session: nox.Session) -> None:
     """Load tests of a real vLLM and Dynamo, direct and through real gateways, which this session sets up as root."""
     session.install("-e", ".[test]")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from autotuner.core import Failure, FailureKind
@@ -121,6 +122,15 @@ def _node_failure(pod: Json) -> Failure | None:
 def lost_pod_failure(name: str) -> Failure:
     """The failure of a pod that is no longer there though nothing here has deleted it."""
     return Failure(FailureKind.EVICTED, f"The pod {name} is gone, and was not deleted by this run.", NODE_REMEDY)
+
+
+def is_at_deadline(job: Json, now: datetime) -> bool:
+    """Whether a Job has run as long as it may; its controller deletes the pod first, and says so afterwards."""
+    started, limit = (job.get("status") or {}).get("startTime"), (job.get("spec") or {}).get("activeDeadlineSeconds")
+    if started is None or limit is None:
+        return False
+    begin = started if isinstance(started, datetime) else datetime.fromisoformat(str(started).replace("Z", "+00:00"))
+    return now - begin >= timedelta(seconds=limit)
 
 
 def deadline_failure(message: str) -> Failure:

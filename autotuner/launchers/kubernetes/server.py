@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -149,15 +150,25 @@ class KubernetesServer:
             job = self._client.get(Job, self._job_name).to_dict()
             return pod_state.judge_job(job, self._events("Job", self._job_name))
         state = pod_state.judge_pod(self._pod)
+        if self._pod["metadata"].get("deletionTimestamp") and state.failure is not None:
+            return self._deadline_state() or state
         if state.stage == "waiting":
             return pod_state.judge_pod(self._pod, self._events("Pod", self._pod["metadata"]["name"]))
         return state
 
     def _state_without_pod(self, pod_name: str) -> PodState:
         """The state after the pod has gone: the Job tells whether its deadline was the reason."""
+        return self._deadline_state() or PodState("ended", pod_state.lost_pod_failure(pod_name))
+
+    def _deadline_state(self) -> PodState | None:
+        """The end of a Job that says it failed, or that is at its deadline; None for one that may run on."""
         job = self._client.get(Job, self._job_name).to_dict()
         state = pod_state.judge_job(job, ())
-        return state if state.stage == "ended" else PodState("ended", pod_state.lost_pod_failure(pod_name))
+        if state.stage == "ended":
+            return state
+        if pod_state.is_at_deadline(job, datetime.now(UTC)):
+            return PodState("ended", pod_state.deadline_failure("Its pod was deleted."))
+        return None
 
     def _events(self, kind: str, name: str) -> Sequence[Mapping[str, Any]]:
         """The events about an object, oldest first; none where this user may not read them."""

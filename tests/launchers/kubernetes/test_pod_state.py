@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from autotuner.launchers.kubernetes.pod_state import judge_job, judge_pod, may_fit_later, quantity_value
+from autotuner.launchers.kubernetes.pod_state import is_at_deadline, judge_job, judge_pod, may_fit_later, quantity_value
 from tests.kubelets import ended_status, running_status, waiting_status
 
 CONTAINER = {"name": "server", "image": "an/image:1"}
@@ -114,3 +115,12 @@ def test_a_request_above_the_limit_of_a_quota_never_fits(requested, limited, fit
 )
 def test_quantities_are_numbers(text, value):
     assert quantity_value(text) == value
+
+
+def test_a_job_is_at_its_deadline_once_it_has_run_as_long_as_it_may():
+    job = {"spec": {"activeDeadlineSeconds": 60}, "status": {"startTime": "2026-11-30T10:00:00Z"}}
+    at = datetime(2026, 11, 30, 10, 1, tzinfo=UTC)
+    assert is_at_deadline(job, at)
+    assert not is_at_deadline(job, at - timedelta(seconds=1))
+    assert is_at_deadline({**job, "status": {"startTime": at - timedelta(minutes=5)}}, at)
+    assert not is_at_deadline({**job, "status": {}}, at)
