@@ -140,9 +140,13 @@ def test_kubectl_accepts_the_manifests_of_an_experiment(plane: ControlPlane, pro
     documents = in_namespace(manifests(random.Random(2), 2))
     path = tmp_path / "all.yaml"
     path.write_text(to_yaml(documents))
-    command = [programs / "bin" / "kubectl", "--kubeconfig", plane.kubeconfig(ADMIN), "apply", "--dry-run=server"]
+    kubectl, kubeconfig = str(programs / "bin" / "kubectl"), str(plane.kubeconfig(ADMIN))
     applied = subprocess.run(
-        [*command, "-f", path], capture_output=True, text=True, timeout=300, env={"HOME": str(tmp_path), "PATH": ""}
+        [kubectl, "--kubeconfig", kubeconfig, "apply", "--dry-run=server", "-f", str(path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={"HOME": str(tmp_path), "PATH": ""},
     )
     assert applied.returncode == 0, applied.stderr
     lines = applied.stdout.splitlines()
