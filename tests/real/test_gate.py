@@ -61,7 +61,7 @@ def read_gate(baseline: Path, new: Path, launches: int, folder: Path) -> tuple[i
     report = folder / "gate.xml"
     options = ["--gate", "--launches", str(launches), "--tolerance", TOLERANCE, "--junit", str(report)]
     command = [AUTOTUNE, "compare", str(baseline), str(new), *options]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=1200)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=1800)
     assert report.exists(), done.stderr
     cases = ElementTree.parse(report).getroot().iter("testcase")
     return done.returncode, {FIGURES[case.attrib["name"]]: [child.tag for child in case] for case in cases}

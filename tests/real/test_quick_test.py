@@ -33,7 +33,7 @@ def test_quick_test_ends_with_a_ranking_a_picture_and_a_command_that_starts_the_
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=1800,
     )
     assert result.returncode == 0, result.stderr
     assert "measured" in result.stdout

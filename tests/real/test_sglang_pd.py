@@ -60,7 +60,7 @@ class Network:
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         enter = [] if self.of_process is None else ["nsenter", f"--net=/proc/{self.of_process}/ns/net"]
-        return subprocess.run([*enter, *command], capture_output=True, text=True, timeout=500)
+        return subprocess.run([*enter, *command], capture_output=True, text=True, timeout=1800)
 
     def get(self, *arguments: str) -> str:
         """The body of an answer, by curl; AssertionError for any other status than 200."""
