@@ -134,7 +134,7 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
 
     def submit(self, number: int, launch: Launch, folder: Path) -> None:
         """Submit a launch as trial `number`, or take over the job that an earlier process of the run has left."""
-        self._trials = folder.parent.absolute()
+        self._trials = folder.parent.resolve()
         if self._left_jobs is None:
             self._left_jobs = self._find_left_jobs(folder.parent)
         for left in self._left_jobs:
@@ -174,13 +174,15 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
             return []
         try:
             active = {
-                entry.folder: entry for entry in commands.queue().values() if entry.state in job_states.ACTIVE_STATES
+                entry.folder.resolve(): entry
+                for entry in commands.queue().values()
+                if entry.state in job_states.ACTIVE_STATES
             }
         except commands.SlurmCommandError as error:
             raise commands.machine_error("list the jobs that an earlier process of this run left", error) from error
         left = []
         for folder in folders:
-            entry, record = active.get(folder.path.absolute()), folder.record()
+            entry, record = active.get(folder.path.resolve()), folder.record()
             if record is not None and entry is not None:
                 record = replace(record, job_id=entry.job_id)  # it may have been killed before it wrote the id
                 folder.save(record)
@@ -206,7 +208,9 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
         if self._trials is None:
             return set()
         active = (entry for entry in commands.queue().values() if entry.state in job_states.ACTIVE_STATES)
-        return {entry.job_id for entry in active if entry.folder.parent == self._trials and entry.folder.exists()}
+        return {
+            entry.job_id for entry in active if entry.folder.parent.resolve() == self._trials and entry.folder.exists()
+        }
 
     def _end(self, job_ids: set[str]) -> bool:
         """Cancel jobs and wait until they have ended; False if some have not in time."""
@@ -264,7 +268,7 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
         if folder.record() is None:
             return ""
         active = (entry for entry in commands.queue().values() if entry.state in job_states.ACTIVE_STATES)
-        return next((entry.job_id for entry in active if entry.folder == folder.path), "")
+        return next((entry.job_id for entry in active if entry.folder.resolve() == folder.path.resolve()), "")
 
     def _read(self, job: JobInFlight) -> Trial | None:
         """Handle what a job has written since the last look; the trial if it has ended."""

@@ -187,6 +187,16 @@ def test_a_job_whose_id_was_never_written_is_found_in_the_queue(slurm, tmp_path)
     assert [job.job_id for job in resumed._jobs] == ["1"]
 
 
+def test_a_job_is_found_through_another_path_to_its_run(slurm, tmp_path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    executor().submit(1, launch(), tmp_path / "run" / "1")
+    resumed = executor()
+    resumed.submit(1, launch(), tmp_path / "link" / "1")
+    assert [job.job_id for job in resumed._jobs] == ["1"]
+    assert (tmp_path / "run" / "1.slurm").exists()
+
+
 def test_a_job_that_nobody_asks_for_again_is_cancelled(slurm, tmp_path) -> None:
     killed = executor(2)
     killed.submit(1, launch(1), tmp_path / "1")
