@@ -104,11 +104,31 @@ class ProfileOutcome:
         selection = self.selection
         if not selection.missed_targets:
             return None
+        why = " ".join(self._miss_text(phase) for phase in selection.missed_targets)
+        if selection.prefill_pick is None or selection.decode_pick is None:
+            phases = [
+                name
+                for name, pick in (("prefill", selection.prefill_pick), ("decode", selection.decode_pick))
+                if pick is None
+            ]
+            return NoFeasibleError(
+                f"There is no good {' and no good '.join(phases)} point.", why=why, remedy=self._nothing_remedy()
+            )
         return NoFeasibleError(
             "No profiled worker meets every target.",
-            why=" ".join(self._miss_text(phase) for phase in selection.missed_targets),
+            why=why,
             remedy="Loosen that target, allow more GPUs with --gpus-per-engine, or go on with --accept-nearest.",
         )
+
+    def _nothing_remedy(self) -> str:
+        """What to do about a phase without a good point."""
+        points = [point for of_mapping in self.record.points.values() for point in of_mapping.values()]
+        if any(isinstance(point, DecodePoint) and point.lacks_cache for point in points):
+            return (
+                "Start the engine with prefix caching, and so that it reports cached tokens, vLLM with "
+                "--enable-prompt-tokens-details; then profile into another --output."
+            )
+        return f"The logs are in {self.record.path}/launches."
 
     def _miss_text(self, phase: str) -> str:
         request, selection = self.record.request, self.selection
@@ -143,7 +163,7 @@ class ProfileOutcome:
             f"{launch.mapping.label}: {launch.failure.message}" for launch in self.record.launches if launch.failure
         ]
         if rejections:
-            return f"No {phase} point is good: {max(set(rejections), key=rejections.count)}."
+            return f"{phase.capitalize()} points were left out: {max(set(rejections), key=rejections.count)}."
         return f"No {phase} point was measured. {' '.join(failures)}".strip()
 
     def to_json(self) -> dict[str, Any]:

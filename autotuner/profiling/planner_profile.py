@@ -179,7 +179,11 @@ def _read_part(folder: Path, subfolder: str, json_file: str, keys: Sequence[str]
         ) from error
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError) as error:
         why = f"It has no {error}." if isinstance(error, KeyError) else f"{error}."
-        raise ConfigError(f"The profile '{path}' cannot be read.", why=why) from error
+        if isinstance(error, zipfile.BadZipFile | EOFError):
+            why = "It is no .npz file, or was cut off."
+        raise ConfigError(
+            f"The profile '{path}' cannot be read.", why=why, remedy="Copy it again, or profile again."
+        ) from error
 
 
 def _arrays(data: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Array]:
