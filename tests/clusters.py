@@ -221,13 +221,16 @@ class ApiHandler(BaseHTTPRequestHandler):
             raise ApiRefusalError(401, "Unauthorized", "Unauthorized")
         resource = f"{plural}/{sub}" if sub else plural
         if (verb, resource) in self.cluster.forbidden:
+            group = "batch" if plural == "jobs" else ""
             message = (
-                f'{plural} is forbidden: User "bencher" cannot {verb} resource "{resource}" in API group "" in the '
-                f'namespace "{NAMESPACE}"'
+                f'{plural}{f".{group}" if group else ""} is forbidden: User "bencher" cannot {verb} resource '
+                f'"{resource}" in API group "{group}" in the namespace "{NAMESPACE}"'
             )
             raise ApiRefusalError(403, "Forbidden", message)
 
     def _send_log(self, name: str, query: dict[str, list[str]]) -> None:
+        if name not in self.cluster.objects.get("pods", {}):
+            raise ApiRefusalError(404, "NotFound", f'pods "{name}" not found')
         if name not in self.cluster.logs:
             message = f'container "server" in pod "{name}" is waiting to start: ContainerCreating'
             raise ApiRefusalError(400, "BadRequest", message)
