@@ -23,6 +23,7 @@ from autotuner.run_setup import RunSetup
 from autotuner.search.launch import Launch
 from tests import factories
 from tests.clusters import FakeCluster, fake_cluster, run_process, write_kubeconfig
+from tests.deploy.manifest_schema import problems
 from tests.kubelets import ContainerLog, ended_status, running_status
 from tests.ome_controllers import Controller, complains, makes_pod
 
@@ -119,6 +120,14 @@ def test_a_launch_is_one_inference_service_whose_pods_are_gone_afterwards(start,
     assert not left_on(cluster)
     record = json.loads((log.parent / "pod.json").read_text())
     assert (record["node"], record["command"]) == ("gpu-a", ["python3"])
+
+
+def test_the_documents_of_a_launch_keep_to_the_definitions_of_ome(tmp_path):
+    launcher = OmeLauncher(Deployment(mode="ome", kubeconfig="unused"))
+    run = objects.RunIdentity.of_log(tmp_path / "a-run" / "trials" / "007" / "server.log")
+    documents = launcher._manifests("at-1", run, "a-uid", SPEC, trial="007")
+    assert [document["kind"] for document in documents] == ["ServingRuntime", "InferenceService"]
+    assert not [text for document in documents for text in problems(document)]
 
 
 def test_a_runtime_that_is_named_is_used_and_never_deleted(start, log):
