@@ -207,6 +207,9 @@ class ApiHandler(BaseHTTPRequestHandler):
         plural, name, sub = match["plural"], match["name"], match["sub"]
         verb = verbs[""] if name or "list" not in verbs else "list"
         self.cluster.requests.append(f"{verb} {plural}{f'/{sub}' if sub else ''}")
+        if plural in self.cluster.missing:
+            self._send_page_not_found()
+            return
         try:
             self._check_access(verb, plural, sub)
             if sub == "log":
@@ -232,8 +235,6 @@ class ApiHandler(BaseHTTPRequestHandler):
     def _check_access(self, verb: str, plural: str, sub: str | None) -> None:
         if self.headers.get("Authorization") != f"Bearer {TOKEN}":
             raise ApiRefusalError(401, "Unauthorized", "Unauthorized")
-        if plural in self.cluster.missing:
-            raise ApiRefusalError(404, "NotFound", "the server could not find the requested resource")
         resource = f"{plural}/{sub}" if sub else plural
         if (verb, resource) in self.cluster.forbidden:
             message = (
@@ -254,6 +255,15 @@ class ApiHandler(BaseHTTPRequestHandler):
         for line in self.cluster.logs[name].read(follow="follow" in is_set, timestamps="timestamps" in is_set):
             self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
         self.wfile.write(b"0\r\n\r\n")
+
+    def _send_page_not_found(self) -> None:
+        """What a real server says of a group that it does not know."""
+        text = b"404 page not found\n"
+        self.send_response(404)
+        self.send_header("Content-Type", "text/plain; charset=utf-8")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
 
     def _send(self, code: int, body: dict[str, Any]) -> None:
         with self.cluster.lock:

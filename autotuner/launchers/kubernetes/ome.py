@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from lightkube import Client
-from lightkube.core.exceptions import ApiError
 from lightkube.generic_resource import create_global_resource, create_namespaced_resource
 from lightkube.types import CascadeType
 
@@ -182,7 +181,7 @@ def ome_problems(client: Client, options: ClusterOptions, spec: ServerSpec | Non
     """What OME lacks for a run, each with its remedy."""
     try:
         list(client.list(InferenceService))
-    except ApiError as error:
+    except connection.CONNECTION_ERRORS as error:  # of an unknown group it says 404 in plain text
         if connection.status_code(error) == connection.NOT_FOUND:
             yield (
                 f"it does not know InferenceServices of {API_VERSION}: install OME with its custom resource "
@@ -208,7 +207,7 @@ def _model_problems(client: Client, options: ClusterOptions, spec: ServerSpec) -
     for kind in (BaseModel, ClusterBaseModel):
         try:
             model = connection.as_json(client.get(kind, name))
-        except ApiError as error:
+        except connection.CONNECTION_ERRORS as error:
             if connection.status_code(error) == connection.FORBIDDEN:
                 return
             if connection.status_code(error) != connection.NOT_FOUND:

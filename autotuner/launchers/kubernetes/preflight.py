@@ -102,7 +102,7 @@ def exists(client: Client, kind: Any, name: str) -> bool:
     """Whether an object exists; True where this user may not know."""
     try:
         client.get(kind, name)
-    except ApiError as error:
+    except connection.CONNECTION_ERRORS as error:
         if connection.status_code(error) == connection.NOT_FOUND:
             return False
         if connection.status_code(error) != connection.FORBIDDEN:
