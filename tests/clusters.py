@@ -27,6 +27,8 @@ PATH = re.compile(
     r"/(?:api/v1|apis/(?P<group>[^/]+)/[^/]+)(?:/namespaces/(?P<namespace>[^/]+)(?=/))?"
     r"/(?P<plural>[^/]+)(?:/(?P<name>[^/]+))?(?:/(?P<sub>[^/]+))?"
 )
+POD_LABELS = {"jobs": "job-name", "inferenceservices": "ome.io/inferenceservice"}
+"""Labels by which pods belong to objects."""
 
 Kubelet = Callable[["FakeCluster", dict[str, Any]], None]
 """What becomes of a new pod: called with the cluster and the pod, in a thread of its own."""
@@ -52,11 +54,14 @@ class FakeCluster:
     """Objects by plural and name. `forbidden` holds pairs of verb and plural, such as ("create", "jobs").
 
     `pod_refusal` is the event of a Job whose pod is not admitted; `job_refusal` is the answer to a Job.
+    `controllers` are called with each new object of a plural besides jobs; `missing` plurals are not known here.
     """
 
     kubelet: Kubelet
     url: str = ""
     forbidden: set[tuple[str, str]] = field(default_factory=set)
+    missing: set[str] = field(default_factory=set)
+    controllers: dict[str, Callable[[FakeCluster, dict[str, Any]], None]] = field(default_factory=dict)
     pod_refusal: str | None = None
     job_refusal: ApiRefusalError | None = None
     objects: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
@@ -112,19 +117,25 @@ class FakeCluster:
             raise self.job_refusal
         created = self.add(plural, manifest)
         if plural == "jobs":
-            self._start_pod(created)
+            self._start_job(created)
+        elif plural in self.controllers:
+            self.controllers[plural](self, created)
         return created
 
-    def _start_pod(self, job: dict[str, Any]) -> None:
+    def _start_job(self, job: dict[str, Any]) -> None:
         name = job["metadata"]["name"]
         if self.pod_refusal is not None:
             self.add_event("Job", name, "FailedCreate", f"Error creating: {self.pod_refusal}")
             return
         template = job["spec"]["template"]
         labels = {**template["metadata"]["labels"], "job-name": name}
+        self.start_pod(name, labels, template["spec"])
+
+    def start_pod(self, name: str, labels: dict[str, str], spec: dict[str, Any]) -> None:
+        """Add a pod of an object, and give it to the kubelet."""
         manifest = {
             "metadata": {"name": f"{name}-{uuid.uuid4().hex[:5]}", "labels": labels},
-            "spec": {**template["spec"], "nodeName": "gpu-a"},
+            "spec": {**spec, "nodeName": "gpu-a"},
         }
         pod = self.add("pods", manifest)
         self.set_pod_status(pod, {"phase": "Pending"})
@@ -137,12 +148,14 @@ class FakeCluster:
         if removed is None:
             raise ApiRefusalError(404, "NotFound", f'{plural} "{name}" not found')
         if plural == "configmaps":
-            for job in self.all("jobs"):
-                if any(ref["uid"] == removed["metadata"]["uid"] for ref in job["metadata"].get("ownerReferences", ())):
-                    self.delete("jobs", job["metadata"]["name"])
-        if plural == "jobs":
+            for kind in ("jobs", *self.controllers):
+                for owned in self.all(kind):
+                    references = owned["metadata"].get("ownerReferences", ())
+                    if any(reference["uid"] == removed["metadata"]["uid"] for reference in references):
+                        self.delete(kind, owned["metadata"]["name"])
+        if plural in POD_LABELS:
             for pod in self.all("pods"):
-                if pod["metadata"]["labels"].get("job-name") == name:
+                if pod["metadata"]["labels"].get(POD_LABELS[plural]) == name:
                     self._end_pod(pod)
 
     def lose_pods(self) -> None:
@@ -194,6 +207,9 @@ class ApiHandler(BaseHTTPRequestHandler):
         plural, name, sub = match["plural"], match["name"], match["sub"]
         verb = verbs[""] if name or "list" not in verbs else "list"
         self.cluster.requests.append(f"{verb} {plural}{f'/{sub}' if sub else ''}")
+        if plural in self.cluster.missing:
+            self._send_page_not_found()
+            return
         try:
             self._check_access(verb, plural, sub)
             if sub == "log":
@@ -242,6 +258,15 @@ class ApiHandler(BaseHTTPRequestHandler):
         for line in self.cluster.logs[name].read(follow="follow" in is_set, timestamps="timestamps" in is_set):
             self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
         self.wfile.write(b"0\r\n\r\n")
+
+    def _send_page_not_found(self) -> None:
+        """What a real server says of a group that it does not know."""
+        text = b"404 page not found\n"
+        self.send_response(404)
+        self.send_header("Content-Type", "text/plain; charset=utf-8")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
 
     def _send(self, code: int, body: dict[str, Any]) -> None:
         with self.cluster.lock:

@@ -8,8 +8,9 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 IMAGE_DIGEST = "registry.example/engine@sha256:" + "5" * 64
@@ -121,7 +122,7 @@ class PodProcess:
         }
         words = [*(self._container.get("command") or ()), *(self._container.get("args") or ())]
         self._process = subprocess.Popen(
-            [_plain(word) for word in words],
+            [_plain(word, variables) for word in words],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
@@ -168,6 +169,10 @@ class PodProcess:
         self._watcher.join()
 
 
-def _plain(word: str) -> str:
-    """A word as the kubelet passes it on: $$ before a variable's name in parentheses stands for a dollar."""
-    return re.sub(r"\$\$", "$", word)
+def _plain(word: str, variables: Mapping[str, str] = MappingProxyType({})) -> str:
+    """A word as the kubelet passes it on: $(NAME) stands for a variable that is set, $$ for a dollar."""
+
+    def value(match: re.Match[str]) -> str:
+        return "$" if match[0] == "$$" else variables.get(match[1], match[0])
+
+    return re.sub(r"\$\$|\$\((\w+)\)", value, word)

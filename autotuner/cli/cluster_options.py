@@ -168,6 +168,20 @@ class RunClusterOptionSet(PodOptionSet):
         return [f"deployment.{name}={json.dumps(value)}" for name, value in self.deployment_settings().items()]
 
 
+def reject_cluster_options(options: RunClusterOptionSet, mode: str) -> None:
+    """UsageError for options of a cluster where the deployment is none, and would not look at them."""
+    from autotuner.errors import UsageError
+    from autotuner.experiment import CLUSTER_MODES
+
+    given = [f"--{OPTION_NAMES.get(name, name).replace('_', '-')}" for name in options.deployment_settings()]
+    if given and mode not in CLUSTER_MODES:
+        raise UsageError(
+            f"{' and '.join(given)} cannot be used here.",
+            why=f"Servers would run elsewhere: the deployment is {mode}.",
+            remedy="Add --deployment kubernetes or --deployment ome, or leave the options of a cluster out.",
+        )
+
+
 @dataclass(frozen=True)
 class ClusterOptionSet(PodOptionSet):
     """The part of a cluster's options that manifests need; None where an option was not given."""

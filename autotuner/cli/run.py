@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autotuner.cli.cluster_options import RunClusterOptionSet
+from autotuner.cli.cluster_options import RunClusterOptionSet, reject_cluster_options
 from autotuner.cli.config_options import ConfigOptions
 from autotuner.cli.error_boundary import EXIT_INTERRUPTED
 from autotuner.cli.gate import FAIL_ON_OPTION, Gate
@@ -68,6 +68,9 @@ def run(
         return
     display.relay_log()
     compositions = config_options.compose_all()
+    if given:
+        for each in compositions.values():
+            reject_cluster_options(cluster, each.experiment.deployment.mode)
     for warning in dict.fromkeys(text for each in compositions.values() for text in each.warnings):
         display.warning(warning)
     if len(compositions) > 1:

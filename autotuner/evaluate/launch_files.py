@@ -13,13 +13,11 @@ from autotuner.deploy.documents import to_yaml
 from autotuner.deploy.dynamo import DynamoDeployment, Images, ModelCache, Workers
 from autotuner.deploy.dynamo import deployment_documents as dynamo_documents
 from autotuner.deploy.kubernetes import ClusterOptions, deployment_documents
-from autotuner.deploy.ome import ContainerCommand, ome_documents
-from autotuner.deploy.port import ANY_ADDRESS, with_host
-from autotuner.engines import engine
-from autotuner.engines.commandline import CommandLineEngine
+from autotuner.deploy.ome import ome_documents
 from autotuner.engines.configuration_file import configuration_file
 from autotuner.engines.dynamo import dynamo_arguments
 from autotuner.errors import ConfigError, UsageError, unknown_name_message
+from autotuner.evaluate.container_command import container_command
 from autotuner.evaluate.launch_script import launch_form, several_servers, simulation_remark
 from autotuner.experiment import Experiment
 from autotuner.input_files import read_json
@@ -30,9 +28,6 @@ DYNAMO_RELEASE = "1.6.1"
 CLUSTER_FORMATS = ("kubernetes", "ome", "dynamo")
 ENGINE_FORMAT = "engine"
 LAUNCH_FORMATS = (*FORMATS, *CLUSTER_FORMATS, ENGINE_FORMAT)
-NAME_FLAGS: Mapping[str, str] = {"vllm": "--served-model-name", "sglang": "--served-model-name"}
-"""Flags for the name under which a model is served; by default it is the folder, which OME chooses."""
-
 FORM_NAMES: Mapping[str, str] = {"ome": "OME controller", "dynamo": "Dynamo operator"}
 UNTRIED = "No {form} has run this: it keeps to the fields that its definitions have."
 
@@ -136,7 +131,7 @@ def _ome(launch: DeployedCandidate) -> dict[str, str]:
         )
     documents = ome_documents(
         launch.server,
-        container_command(launch),
+        container_command(launch.candidate.runtime, launch.server, launch.experiment.model.id_or_path),
         launch.options,
         name=launch.name,
         start_timeout=launch.experiment.runtime.start_timeout,
@@ -144,20 +139,6 @@ def _ome(launch: DeployedCandidate) -> dict[str, str]:
     )
     documents[-1]["spec"]["engine"] |= {"minReplicas": launch.replicas, "maxReplicas": launch.replicas}
     return {"ome.yaml": to_yaml(documents)}
-
-
-def container_command(launch: DeployedCandidate) -> ContainerCommand:
-    """The whole command of the launch's container, which names the model it serves."""
-    command_line = engine(launch.candidate.runtime)
-    if not isinstance(command_line, CommandLineEngine):
-        raise UsageError(f"{launch.candidate.runtime} is not started here.", remedy="Choose another trial.")
-    program, arguments = command_line.whole_image_command(with_host(launch.server, ANY_ADDRESS))
-    flag = NAME_FLAGS.get(launch.candidate.runtime)
-    if flag is not None and not any(word == flag or word.startswith(f"{flag}=") for word in arguments):
-        arguments = (*arguments, flag, launch.server.served_model)
-    folders = [mount.container for mount in launch.server.mounts if mount.is_model and mount.container in arguments]
-    model = folders[0] if folders else launch.experiment.model.id_or_path
-    return ContainerCommand(program, arguments, model)
 
 
 def _dynamo(launch: DeployedCandidate) -> dict[str, str]:

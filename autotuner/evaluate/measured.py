@@ -36,6 +36,7 @@ from autotuner.endpoints.version import find_version
 from autotuner.engines import Engine, LaunchContext, Phase
 from autotuner.errors import EngineError, MachineError
 from autotuner.evaluate.clock import steady_unix_time
+from autotuner.evaluate.container_command import with_whole_command
 from autotuner.evaluate.driver import LoadDriver, find_vocabulary, load_endpoint
 from autotuner.evaluate.trial_folder import TrialFolder
 from autotuner.experiment import Experiment
@@ -165,7 +166,7 @@ class MeasuredLaunch:
         log.debug("trial %d: %s", self.trial_number, command.replace("\\\n", "").strip())
         self._report_progress("starting", expected_seconds=self.evaluator.expected_start_seconds)
         try:
-            with self.evaluator.launcher.launch(spec, self.folder.log) as server:
+            with self.evaluator.launcher.launch(self._launched_spec(spec), self.folder.log) as server:
                 failure = self._wait_until_ready(server, spec)
                 self.folder.save_environment(launch_environment(spec, self.experiment.model, self.server_info))
                 if failure is None:
@@ -177,6 +178,12 @@ class MeasuredLaunch:
         finally:
             self.folder.redact_log()
         return Measurement(self.source, tuple(self.results), failure, self.timings, self.server_info, spec)
+
+    def _launched_spec(self, spec: ServerSpec) -> ServerSpec:
+        """The server as its launcher needs it: OME takes only a whole command."""
+        if self.experiment.deployment.mode != "ome":
+            return spec
+        return with_whole_command(self.candidate.runtime, spec, self.experiment.model.id_or_path)
 
     def _launch_context(self) -> LaunchContext:
         return LaunchContext.from_experiment(self.experiment, ports.free_port(), self.devices)

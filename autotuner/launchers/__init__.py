@@ -37,10 +37,19 @@ def _kubernetes(deployment: Deployment, time_limit: float | None) -> Launcher:
     return KubernetesLauncher(deployment, time_limit or DEFAULT_TIME_LIMIT)
 
 
+def _ome(deployment: Deployment, time_limit: float | None) -> Launcher:
+    require_lightkube()
+    from autotuner.launchers.kubernetes.launcher import DEFAULT_TIME_LIMIT
+    from autotuner.launchers.kubernetes.ome import OmeLauncher
+
+    return OmeLauncher(deployment, time_limit or DEFAULT_TIME_LIMIT)
+
+
 LAUNCHERS: dict[str, Callable[[Deployment, float | None], Launcher]] = {
     "process": _process,
     "docker": _docker,
     "kubernetes": _kubernetes,
+    "ome": _ome,
     "external": _external,
 }
 

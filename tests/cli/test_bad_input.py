@@ -8,6 +8,7 @@ MISTAKES = [
     (("run", "--profile", "quick-tset"), 2, "did you mean 'quick-test'"),
     (("run", "--runtime", "vlm", "--model", "m"), 2, "did you mean 'vllm'"),
     (("run", "--runtime", "vllm"), 2, "--model"),
+    (("run", "--runtime", "sim", "--model", "llama-3.1-8b", "--namespace", "x"), 2, "--namespace cannot be used here"),
     (("run", "--deployment", "proces"), 2, "did you mean 'process'"),
     (("run", "--objective", "minimise_latency"), 2, "did you mean 'minimize_latency'"),
     (("run", "--strategy", "grid_serch"), 2, "did you mean 'grid_search'"),

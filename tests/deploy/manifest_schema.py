@@ -29,6 +29,8 @@ class OmeEngine(msgspec.Struct):
     maxReplicas: int  # noqa: N815
     deploymentStrategy: apps_v1.DeploymentStrategy  # noqa: N815
     runner: core_v1.Container
+    labels: dict[str, str] | None = None
+    affinity: core_v1.Affinity | None = None
     automountServiceAccountToken: bool | None = None  # noqa: N815
     serviceAccountName: str | None = None  # noqa: N815
     imagePullSecrets: list[core_v1.LocalObjectReference] | None = None  # noqa: N815

@@ -14,10 +14,12 @@ from autotuner.endpoints.client import Client, NoAnswerError
 from autotuner.endpoints.models import list_models
 from autotuner.engines import LaunchContext, engine
 from autotuner.errors import UsageError
+from autotuner.evaluate.container_command import with_whole_command
 from autotuner.experiment import IMAGE_MODES, Deployment, Model, Runtime
 from autotuner.launchers import LAUNCHERS, launcher, ports, ready
 from autotuner.launchers.kubernetes import leftovers
 from tests.clusters import fake_cluster, write_kubeconfig
+from tests.ome_controllers import makes_pod
 
 MODEL = "llama-3.1-8b"
 HERE = sorted(LAUNCHERS.keys() - {"docker"})
@@ -32,6 +34,7 @@ def deployment(tmp_path: Path, sim_url: str, monkeypatch: pytest.MonkeyPatch) ->
     """The deployment of each mode that works in a test."""
     monkeypatch.setattr(leftovers, "notes_folder", lambda: tmp_path / "notes")
     with fake_cluster() as cluster:
+        cluster.controllers = {"inferenceservices": makes_pod(MODEL), "servingruntimes": lambda *_: None}
         kubeconfig = write_kubeconfig(tmp_path / "kubeconfig", cluster.url)
         yield lambda mode: Deployment(mode=mode, url=sim_url, kubeconfig=str(kubeconfig))
 
@@ -41,7 +44,8 @@ def sim_spec(name: str) -> ServerSpec:
     settings = {"image": "an/image:1", "executable": sys.executable} if is_container else {}
     runtime = Runtime(extra_args=("--load-seconds", "0"), **settings)
     context = LaunchContext(Model(id_or_path=MODEL), runtime, port=ports.free_port(), container=is_container)
-    return engine("sim").server_spec(Candidate("sim"), context)
+    spec = engine("sim").server_spec(Candidate("sim"), context)
+    return with_whole_command("sim", spec, MODEL) if name == "ome" else spec
 
 
 def test_an_unknown_deployment_is_named_with_the_nearest_one() -> None:

@@ -81,7 +81,7 @@ def inference_service(
     change the tensor-parallel size. ConfigError for arguments that OME would run as a template, and for what
     `pod_template` refuses.
     """
-    model = options.base_model or object_name(server.served_model.rstrip("/").rpartition("/")[2])
+    model = base_model_name(server, options)
     runtime = runtime or {"name": options.serving_runtime or name}
     # OME brings the model, and the runtime the shared memory
     pod_volumes, mounts = volumes(replace(server, mounts=_own_mounts(server)), options)
@@ -110,6 +110,11 @@ def inference_service(
             },
         },
     }
+
+
+def base_model_name(server: ServerSpec, options: ClusterOptions) -> str:
+    """The name of OME's object for the model: that of the options, else the last part of the served name."""
+    return options.base_model or object_name(server.served_model.rstrip("/").rpartition("/")[2])
 
 
 def serving_runtime(

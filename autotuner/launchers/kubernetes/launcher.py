@@ -91,22 +91,28 @@ class KubernetesLauncher:
                 )
             )
             uid = claim_config_map(client, run)
-            manifest = objects.job(
-                name,
-                run,
-                uid,
-                spec,
-                self.options,
-                trial=log.absolute().parent.name,
-                time_limit=self.time_limit + 2 * self.options.queue_timeout,
-            )
-            server = KubernetesServer(client, name, spec.port, output, log.parent)
+            manifests = self._manifests(name, run, uid, spec, trial=log.absolute().parent.name)
+            server = self._server(client, name, spec.port, output, log.parent)
             cleanup.callback(server.stop_following)
-            # from here on, whatever happens, the Job called `name` is removed
-            cleanup.callback(remove_job, client, name)
-            _create_job(client, manifest)
+            # from here on, whatever happens, what is called `name` is removed
+            cleanup.callback(self._remove, client, name)
+            for manifest in manifests:
+                create_object(client, manifest)
             server.wait_until_running(self.options.queue_timeout)
             yield server
+
+    def _manifests(
+        self, name: str, run: objects.RunIdentity, config_map_uid: str, spec: ServerSpec, *, trial: str
+    ) -> list[dict[str, Any]]:
+        """The objects of a launch, in the order in which they are created."""
+        time_limit = self.time_limit + 2 * self.options.queue_timeout
+        return [objects.job(name, run, config_map_uid, spec, self.options, trial=trial, time_limit=time_limit)]
+
+    def _server(self, client: Client, name: str, port: int, output: FileIO, folder: Path) -> KubernetesServer:
+        return KubernetesServer(client, name, port, output, folder)
+
+    def _remove(self, client: Client, name: str) -> None:
+        remove_job(client, name)
 
 
 def claim_config_map(client: Client, run: objects.RunIdentity) -> str:
@@ -141,8 +147,9 @@ def _wait_until_gone(client: Client, name: str) -> None:
         time.sleep(0.2)
 
 
-def _create_job(client: Client, manifest: dict[str, object]) -> None:
-    """Create the Job; EngineError if quota or admission refuse it, ConfigError for a manifest that is no good."""
+def create_object(client: Client, manifest: dict[str, Any]) -> None:
+    """Create an object; EngineError if quota or admission refuse it, ConfigError for a manifest that is no good."""
+    purpose = f"create {'an' if manifest['kind'][0] in 'AEIOU' else 'a'} {manifest['kind']}"
     try:
         client.create(codecs.from_dict(manifest))
     except ApiError as error:
@@ -151,10 +158,12 @@ def _create_job(client: Client, manifest: dict[str, object]) -> None:
             raise EngineError(pod_state.refusal_failure(message)) from error
         if status in (400, 422):
             remedy = "Correct what the message names in runtime or deployment."
-            raise ConfigError("The cluster refuses the Job of a trial.", why=message, remedy=remedy) from error
-        raise connection.machine_error(client, "create a Job", error) from error
+            raise ConfigError(
+                f"The cluster refuses the {manifest['kind']} of a trial.", why=message, remedy=remedy
+            ) from error
+        raise connection.machine_error(client, purpose, error) from error
     except connection.CONNECTION_ERRORS as error:
-        raise connection.machine_error(client, "create a Job", error) from error
+        raise connection.machine_error(client, purpose, error) from error
 
 
 def remove_job(client: Client, name: str) -> None:
@@ -164,6 +173,11 @@ def remove_job(client: Client, name: str) -> None:
     """
     with contextlib.suppress(MachineError, *connection.CONNECTION_ERRORS):
         client.delete(Job, name, cascade=CascadeType.BACKGROUND)
-        deadline = time.monotonic() + REMOVAL_SECONDS
-        while time.monotonic() < deadline and list(client.list(Pod, labels={objects.JOB_LABEL: name})):
-            time.sleep(0.1)
+        wait_until_pods_are_gone(client, objects.JOB_LABEL, name)
+
+
+def wait_until_pods_are_gone(client: Client, label: str, value: str) -> None:
+    """Wait until no pod has this label, for as long as a removed pod may take."""
+    deadline = time.monotonic() + REMOVAL_SECONDS
+    while time.monotonic() < deadline and list(client.list(Pod, labels={label: value})):
+        time.sleep(0.1)

@@ -25,8 +25,9 @@ TIMESTAMPED = re.compile(
 class LogFollower:
     """A thread that appends the pod's output to a file, each line once, until the pod has ended or is gone."""
 
-    def __init__(self, client: Client, pod_name: str, output: FileIO) -> None:
+    def __init__(self, client: Client, pod_name: str, output: FileIO, container: str = CONTAINER) -> None:
         self._client = client
+        self._container = container
         self._pod_name = pod_name
         self._output = output
         self._last_stamp = ""
@@ -49,7 +50,11 @@ class LogFollower:
             try:
                 self.copy(
                     self._client.log(
-                        self._pod_name, container=CONTAINER, follow=True, timestamps=True, since=self._since_seconds()
+                        self._pod_name,
+                        container=self._container,
+                        follow=True,
+                        timestamps=True,
+                        since=self._since_seconds(),
                     )
                 )
             except CONNECTION_ERRORS as error:

@@ -237,6 +237,11 @@ def _amounts(text: str) -> dict[str, float]:
     return {name.strip(): quantity_value(value.strip()) for name, value in pairs}
 
 
+def of_name(items: Sequence[Json], name: str) -> Json:
+    """The container, or status of one, that has this name; else the first."""
+    return next((item for item in items if item.get("name") == name), items[0])
+
+
 def _condition(status: Json, kind: str) -> Json:
     return next((condition for condition in status.get("conditions") or () if condition.get("type") == kind), {})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lightkube import Client, codecs
@@ -15,23 +15,35 @@ from autotuner.errors import MachineError, as_sentence
 from autotuner.launchers.kubernetes import connection
 from autotuner.launchers.kubernetes.pod_state import quantity_value
 
-NEEDED_ACCESS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
+Access = tuple[str, str, str, tuple[str, ...]]
+"""API group, resource, subresource or nothing, and verbs."""
+
+NEEDED_ACCESS: tuple[Access, ...] = (
     ("batch", "jobs", "", ("create", "get", "delete")),
     ("", "configmaps", "", ("create", "get", "list", "delete")),
     ("", "pods", "", ("list",)),
     ("", "pods", "log", ("get",)),
 )
-"""(group, resource, subresource, verbs) without which no trial can run."""
+"""What a trial that is a Job needs."""
 
 UNTOLERATED_EFFECTS = ("NoSchedule", "NoExecute")
 
 
-def check_cluster(client: Client, options: ClusterOptions, spec: ServerSpec | None) -> None:
+def check_cluster(
+    client: Client,
+    options: ClusterOptions,
+    spec: ServerSpec | None,
+    *,
+    access: Sequence[Access] = NEEDED_ACCESS,
+    further_problems: Callable[[], Iterator[str]] = lambda: iter(()),
+) -> None:
     """MachineError with everything that keeps the server of `spec`, the largest of a run, off the cluster.
 
-    Without a `spec` only access and settings are looked at.
+    Without a `spec` only access, settings and `further_problems` are looked at.
     """
-    problems = list(cluster_problems(client, options, spec))
+    problems = list(cluster_problems(client, options, spec, access))
+    with connection.explained_errors(client, "read what a run needs"):
+        problems += further_problems()
     if problems:
         count = "" if len(problems) == 1 else f" {len(problems)} things:"
         raise MachineError(
@@ -42,13 +54,15 @@ def check_cluster(client: Client, options: ClusterOptions, spec: ServerSpec | No
         )
 
 
-def cluster_problems(client: Client, options: ClusterOptions, spec: ServerSpec | None) -> Iterator[str]:
+def cluster_problems(
+    client: Client, options: ClusterOptions, spec: ServerSpec | None, access: Sequence[Access] = NEEDED_ACCESS
+) -> Iterator[str]:
     """What keeps the server off the cluster, each with its remedy. MachineError if the cluster does not answer."""
     namespace = client.namespace
     with connection.explained_errors(client, "review its own access"):
-        refused = list(refused_access(client, namespace))
+        refused = list(refused_access(client, namespace, access))
     with connection.explained_errors(client, "read what a run needs"):
-        if not _exists(client, Namespace, namespace):
+        if not exists(client, Namespace, namespace):
             yield f"there is no namespace '{namespace}': choose one with --namespace, or create it"
             return
         if refused:
@@ -61,9 +75,9 @@ def cluster_problems(client: Client, options: ClusterOptions, spec: ServerSpec |
         yield from _quota_problems(client, options, spec)
 
 
-def refused_access(client: Client, namespace: str) -> Iterator[str]:
+def refused_access(client: Client, namespace: str, access: Sequence[Access] = NEEDED_ACCESS) -> Iterator[str]:
     """What this user may not do of what a run does, as `kubectl auth can-i` words it; by SelfSubjectAccessReview."""
-    for group, resource, subresource, verbs in NEEDED_ACCESS:
+    for group, resource, subresource, verbs in access:
         for verb in verbs:
             attributes = {
                 "namespace": namespace,
@@ -84,11 +98,11 @@ def refused_access(client: Client, namespace: str) -> Iterator[str]:
                 yield f"{verb} {resource}{f'/{subresource}' if subresource else ''}"
 
 
-def _exists(client: Client, kind: Any, name: str) -> bool:
+def exists(client: Client, kind: Any, name: str) -> bool:
     """Whether an object exists; True where this user may not know."""
     try:
         client.get(kind, name)
-    except ApiError as error:
+    except connection.CONNECTION_ERRORS as error:
         if connection.status_code(error) == connection.NOT_FOUND:
             return False
         if connection.status_code(error) != connection.FORBIDDEN:
@@ -97,15 +111,15 @@ def _exists(client: Client, kind: Any, name: str) -> bool:
 
 
 def _missing_objects(client: Client, options: ClusterOptions, spec: ServerSpec | None) -> Iterator[str]:
-    if spec is not None and spec.secrets and not _exists(client, Secret, options.secret):
+    if spec is not None and spec.secrets and not exists(client, Secret, options.secret):
         names = ", ".join(spec.secrets)
         yield (
             f"there is no Secret '{options.secret}', which has to hold {names}: create it with `kubectl create secret "
             f"generic {options.secret} --from-literal={spec.secrets[0]}=...`, or name another as deployment.secret_name"
         )
-    if options.image_pull_secret is not None and not _exists(client, Secret, options.image_pull_secret):
+    if options.image_pull_secret is not None and not exists(client, Secret, options.image_pull_secret):
         yield f"there is no Secret '{options.image_pull_secret}' to pull images with: correct --image-pull-secret"
-    if options.service_account is not None and not _exists(client, ServiceAccount, options.service_account):
+    if options.service_account is not None and not exists(client, ServiceAccount, options.service_account):
         yield f"there is no service account '{options.service_account}': correct --service-account"
     claim = options.model_volume.claim if options.model_volume is not None else None
     if claim is not None:

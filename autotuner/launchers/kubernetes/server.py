@@ -19,6 +19,7 @@ from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import Event, Node, Pod
 
 from autotuner.core import Failure, FailureKind
+from autotuner.deploy.kubernetes.pod import CONTAINER
 from autotuner.errors import EngineError, MachineError
 from autotuner.launchers.kubernetes import connection, pod_state
 from autotuner.launchers.kubernetes.log_follower import LogFollower
@@ -47,12 +48,18 @@ TERMINATED_STATUS = 128 + 15
 
 
 class KubernetesServer:
-    """The server of a Job. `url` is known once its container runs."""
+    """The server of a Job. `url` is known once its container runs.
 
-    def __init__(self, client: Client, job_name: str, port: int, output: FileIO, folder: Path) -> None:
+    `pod_label` is the label by which its pods are found, with the name of the Job; `container` is the server's.
+    """
+
+    pod_label = JOB_LABEL
+    container = CONTAINER
+
+    def __init__(self, client: Client, owner_name: str, port: int, output: FileIO, folder: Path) -> None:
         self.url = ""
         self._client = client
-        self._job_name = job_name
+        self._owner_name = owner_name
         self._port = port
         self._output = output
         self._folder = folder
@@ -136,7 +143,7 @@ class KubernetesServer:
 
     def _query_state(self) -> PodState:
         pods = sorted(
-            (pod.to_dict() for pod in self._client.list(Pod, labels={JOB_LABEL: self._job_name})),
+            (pod.to_dict() for pod in self._client.list(Pod, labels={self.pod_label: self._owner_name})),
             key=lambda pod: pod["metadata"]["creationTimestamp"],
         )
         if self._pod is not None:
@@ -147,32 +154,40 @@ class KubernetesServer:
         elif pods:
             self._pod = pods[0]
         else:
-            job = self._client.get(Job, self._job_name).to_dict()
-            return pod_state.judge_job(job, self._events("Job", self._job_name))
-        state = pod_state.judge_pod(self._pod)
+            return self._state_before_pod()
+        state = self._judge_pod(self._pod)
         if self._pod["metadata"].get("deletionTimestamp") and state.failure is not None:
             return self._deadline_state() or state
         if state.stage == "waiting":
-            return pod_state.judge_pod(self._pod, self._events("Pod", self._pod["metadata"]["name"]))
+            return self._judge_pod(self._pod, self._events("Pod", self._pod["metadata"]["name"]))
         return state
+
+    def _judge_pod(self, pod: Mapping[str, Any], events: Sequence[Mapping[str, Any]] = ()) -> PodState:
+        """The state of the server's pod."""
+        return pod_state.judge_pod(pod, events)
+
+    def _state_before_pod(self) -> PodState:
+        """The state while there is no pod yet."""
+        job = self._client.get(Job, self._owner_name).to_dict()
+        return pod_state.judge_job(job, self._events("Job", self._owner_name))
 
     def _state_without_pod(self, pod_name: str) -> PodState:
         """The state after the pod has gone: the Job tells whether its deadline was the reason."""
         return self._deadline_state() or PodState("ended", pod_state.lost_pod_failure(pod_name))
 
     def _deadline_state(self) -> PodState | None:
-        """The end of a Job that says it failed, or that is at its deadline; None for one that may run on."""
-        job = self._client.get(Job, self._job_name).to_dict()
+        """The end of a Job that is at its deadline, whether or not it says so yet; None for another."""
+        job = self._client.get(Job, self._owner_name).to_dict()
         state = pod_state.judge_job(job, ())
-        if state.stage == "ended":
+        if state.failure is not None and state.failure.kind is FailureKind.TRIAL_TIMED_OUT:
             return state
         if pod_state.is_at_deadline(job, datetime.now(UTC)):
             return PodState("ended", pod_state.deadline_failure("Its pod was deleted."))
         return None
 
-    def _events(self, kind: str, name: str) -> Sequence[Mapping[str, Any]]:
-        """The events about an object, oldest first; none where this user may not read them."""
-        fields: dict[str, Any] = {"involvedObject.kind": kind, "involvedObject.name": name}
+    def _events(self, kind: str, name: str | None = None) -> Sequence[Mapping[str, Any]]:
+        """The events about an object, or all of a kind, oldest first; none where this user may not read them."""
+        fields: dict[str, Any] = {"involvedObject.kind": kind, **({"involvedObject.name": name} if name else {})}
         try:
             events = [event.to_dict() for event in self._client.list(Event, fields=fields)]
         except connection.CONNECTION_ERRORS as error:
@@ -205,12 +220,12 @@ class KubernetesServer:
         """Take down where the pod runs and what, and follow its log."""
         address = pod["status"].get("podIP") or NO_ADDRESS
         self.url = f"http://{f'[{address}]' if ':' in address else address}:{self._port}"
-        record = pod_record(pod, self._gpu_product(pod["spec"].get("nodeName")))
+        record = pod_record(pod, self._gpu_product(pod["spec"].get("nodeName")), self.container)
         self.write_line(f"image {record['image']} is {record['image_digest']}")
         with_product = f" with {record['gpu_product']}" if record["gpu_product"] else ""
         self.write_line(f"pod {record['pod']} runs on node {record['node']}{with_product}")
         write_redacted(self._folder / "pod.json", json.dumps(record, indent=1) + "\n")
-        self._follower = LogFollower(self._client, pod["metadata"]["name"], self._output)
+        self._follower = LogFollower(self._client, pod["metadata"]["name"], self._output, self.container)
         self._follower.start()
 
     def _gpu_product(self, node: str | None) -> str | None:
@@ -252,10 +267,15 @@ def connection_error(address: str, port: int) -> OSError | None:
     return None
 
 
-def pod_record(pod: Mapping[str, Any], gpu_product: str | None) -> dict[str, Any]:
-    """What a launch ran on, as JSON: pod, node, GPUs, image and its digest, command and arguments, restarts."""
-    container, statuses = pod["spec"]["containers"][0], pod["status"].get("containerStatuses") or [{}]
-    image_id = statuses[0].get("imageID") or ""
+def pod_record(pod: Mapping[str, Any], gpu_product: str | None, name: str = CONTAINER) -> dict[str, Any]:
+    """What a launch ran on, as JSON: pod, node, GPUs, image and its digest, command and arguments, restarts.
+
+    `name` is the server's container; without one of that name the first counts.
+    """
+    containers, all_statuses = pod["spec"]["containers"], pod["status"].get("containerStatuses") or [{}]
+    container = pod_state.of_name(containers, name)
+    status = pod_state.of_name(all_statuses, name)
+    image_id = status.get("imageID") or ""
     return {
         "pod": pod["metadata"]["name"],
         "uid": pod["metadata"]["uid"],
@@ -266,5 +286,5 @@ def pod_record(pod: Mapping[str, Any], gpu_product: str | None) -> dict[str, Any
         "image_digest": image_id.partition("://")[2] or image_id or "unknown",
         "command": container.get("command") or [],
         "args": container.get("args") or [],
-        "restarts": statuses[0].get("restartCount", 0),
+        "restarts": status.get("restartCount", 0),
     }
