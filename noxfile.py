@@ -154,7 +154,7 @@ def gateways(session: nox.Session) -> None:
 
 @nox.session
 def hosts(session: nox.Session) -> None:
-    """Trials on other hosts: a real Slurm on loopback, which this session sets up."""
+    """Trials on other hosts: a real Slurm and a real Ray cluster on loopback, which this session sets up."""
     session.install("-e", ".[test]")
     home = Path(os.environ.get("AUTOTUNE_HOSTS", session.cache_dir / "hosts")).absolute()
     session.run("python", "tests/hosts/setup_slurm.py", str(home / "slurm"))
@@ -167,10 +167,27 @@ def hosts(session: nox.Session) -> None:
         "hosts or processes",
         "-k",
         "hosts or slurm",
+        "--ignore=tests/hosts/test_ray.py",
         "tests/hosts",
         "tests/execute/test_contract.py",
         *session.posargs,
         env={"AUTOTUNE_TEST_SLURM": str(home / "slurm")},
+    )
+    session.install("-e", ".[test,ray]")
+    session.run(
+        "python",
+        "tests/gateways/loopback_only.py",
+        "pytest",
+        "-n",
+        "0",
+        "-m",
+        "hosts",
+        "-k",
+        "ray",
+        "tests/hosts/test_ray.py",
+        "tests/execute/test_contract.py",
+        *session.posargs,
+        env={"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"},
     )
 
 

@@ -151,7 +151,10 @@ class SlurmSettings(Section):
 
 
 class RaySettings(Section):
-    """Which Ray cluster runs the trials: the `address` of one that is there already."""
+    """Which Ray cluster runs the trials: the `address` of one that is there already, HOST:PORT of its head.
+
+    auto is that in RAY_ADDRESS, else the cluster that this machine belongs to.
+    """
 
     address: str = "auto"
 

@@ -155,13 +155,24 @@ class RunClusterOptionSet(PodOptionSet):
             default=profile_or("what a launch may take"),
         ),
     ] = None
+    ray_address: Annotated[
+        str | None,
+        option(
+            "--ray-address",
+            metavar="HOST:PORT",
+            help="Ray: the address of the cluster's head.",
+            panel=CLUSTER,
+            default=profile_or("RAY_ADDRESS, else the cluster of this machine"),
+        ),
+    ] = None
 
     def deployment_settings(self) -> dict[str, Any]:
         """The settings of `deployment` that were given."""
         names = ("executor", "context", "kubeconfig", "queue_timeout", "share_nodes")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         slurm = {f"slurm.{name}": getattr(self, name) for name in SLURM_OPTIONS if getattr(self, name) is not None}
-        return {**super().deployment_settings(), **given, **slurm}
+        ray = {} if self.ray_address is None else {"ray.address": self.ray_address}
+        return {**super().deployment_settings(), **given, **slurm, **ray}
 
     def as_set_options(self) -> list[str]:
         """The settings as values of --set."""

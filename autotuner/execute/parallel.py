@@ -175,6 +175,14 @@ class ParallelExecutor(AbstractContextManager["ParallelExecutor"]):
 
 
 def start_process(job: TrialJob) -> tuple[subprocess.Popen[bytes], Connection]:
+    """Start the process of a trial with its job."""
+    process, connection = open_process()
+    with contextlib.suppress(ConnectionError):  # it died at once, which its first message will tell
+        connection.send(job)
+    return process, connection
+
+
+def open_process() -> tuple[subprocess.Popen[bytes], Connection]:
     """Start the process of a trial, in a session of its own: Ctrl-C reaches this process alone, which then stops it."""
     ours, theirs = socket.socketpair()
     package = str(Path(__file__).parents[2])
@@ -189,6 +197,4 @@ def start_process(job: TrialJob) -> tuple[subprocess.Popen[bytes], Connection]:
             start_new_session=True,
         )
         on_failure.pop_all()
-    with contextlib.suppress(ConnectionError):  # it died at once, which its first message will tell
-        connection.send(job)
     return process, connection

@@ -68,7 +68,9 @@ def preflight(deployment: Deployment, work: RemoteWork, output: Path, gpu_count:
 
         executor.preflight(work, deployment.slurm, output, gpu_count)
         return
-    raise ConfigError(f"The executor '{deployment.executor}' does not exist yet.", remedy="Leave out --executor.")
+    from autotuner.execute import ray_executor
+
+    ray_executor.preflight(deployment.ray, gpu_count)
 
 
 def create_executor(deployment: Deployment, work: RemoteWork) -> AbstractContextManager[RemoteExecutor]:
@@ -77,4 +79,6 @@ def create_executor(deployment: Deployment, work: RemoteWork) -> AbstractContext
         from autotuner.execute.slurm.executor import SlurmExecutor
 
         return SlurmExecutor(work, deployment.slurm)
-    raise ConfigError(f"The executor '{deployment.executor}' does not exist yet.", remedy="Leave out --executor.")
+    from autotuner.execute.ray_executor import RayExecutor
+
+    return RayExecutor(work, deployment.ray)

@@ -28,7 +28,7 @@ INTERRUPTED_STATUS = 130
 
 @dataclass(frozen=True)
 class TrialJob:
-    """What a trial's process needs: everything is pickled."""
+    """What a trial's process needs, and how it runs it: everything is pickled."""
 
     create_evaluator: Callable[[Observer], Evaluator]
     number: int
@@ -36,6 +36,10 @@ class TrialJob:
     folder: Path
     devices: tuple[int, ...]
     log_level: int
+
+    def run(self, observe: Observer) -> Any:
+        """Run the trial; what is sent of it. AutotuneError if it ends the run."""
+        return run_trial(self.create_evaluator(observe), self.number, self.launch, self.folder, self.devices)
 
 
 class ConnectionLogHandler(logging.Handler):
@@ -69,7 +73,7 @@ def main(connection: Connection) -> int:
         log = logging.getLogger("autotuner")
         log.setLevel(job.log_level)
         log.addHandler(ConnectionLogHandler(send))
-        send(run_trial(job.create_evaluator(observe), job.number, job.launch, job.folder, job.devices))
+        send(job.run(observe))
     except AutotuneError as error:
         send(error)
     except KeyboardInterrupt:

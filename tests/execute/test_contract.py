@@ -1,4 +1,4 @@
-"""The contract of every executor; Slurm's by a stand-in for its commands, and by `nox -s hosts` on a real one."""
+"""The contract of every executor; `nox -s hosts` holds a real Slurm and a real Ray to it, else Slurm is a stand-in."""
 
 from __future__ import annotations
 
@@ -12,21 +12,24 @@ import pytest
 from autotuner.core import Candidate, FailureKind, Progress, Value, ignore_progress
 from autotuner.errors import MachineError, RunStoreError
 from autotuner.execute.parallel import ParallelExecutor
+from autotuner.execute.ray_executor import RayExecutor
 from autotuner.execute.remote import RemoteWork
 from autotuner.execute.serial import SerialExecutor
 from autotuner.execute.slurm.executor import SlurmExecutor
-from autotuner.experiment import SlurmSettings
+from autotuner.experiment import RaySettings, SlurmSettings
 from autotuner.search.launch import Launch
 from tests.execute.evaluators import ScriptedEvaluator
 from tests.execute.stand_in_slurm import StandInSlurm
-from tests.hosts import slurm_cluster
+from tests.hosts import ray_cluster, slurm_cluster
 
 pytestmark = pytest.mark.processes
 
 
 def create(
     name: str, observe: Callable[[Progress], None], **options: Any
-) -> SerialExecutor | ParallelExecutor | SlurmExecutor:
+) -> SerialExecutor | ParallelExecutor | SlurmExecutor | RayExecutor:
+    if name == "ray":
+        return RayExecutor(remote_work(observe), RaySettings(address=ray_cluster.shared().address))
     if name == "slurm":
         return SlurmExecutor(remote_work(observe), SlurmSettings(), poll_seconds=0.2, look_seconds=0.02)
     if name == "serial":
@@ -38,7 +41,10 @@ def remote_work(observe: Callable[[Progress], None]) -> RemoteWork:
     return RemoteWork(ScriptedEvaluator, 2, observe, source="simulated", gpu_count=lambda candidate: 0, time_limit=60.0)
 
 
-@pytest.fixture(params=["serial", "1", "3", "slurm"])
+RAY = [pytest.param("ray", marks=pytest.mark.hosts)] if ray_cluster.is_installed() else []
+
+
+@pytest.fixture(params=["serial", "1", "3", "slurm", *RAY])
 def executor_for(request, monkeypatch) -> Iterator[Callable[..., Any]]:
     with ExitStack() as stack:
         if request.param == "slurm" and slurm_cluster.is_set_up():

@@ -7,25 +7,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-GRID = (
-    *("--deployment", "process", "--strategy", "grid_search", "--warmup", "0"),
-    *("--set", "optimization.baseline=false", "--set", "optimization.confirm=0"),
-    *("--set", "parameters.mem-fraction-static=[0.9]", "--set", "parameters.enable-chunked-prefill=[true]"),
-)
-"""A search of as many launches as there are values of max-running-requests."""
+from tests.hosts.runs import GRID, RANKED, autotune, ranking, wait_until
 
-RANKED = (
-    *GRID,
-    *("--runtime", "vllm", "--evaluator", "simulated", "--model", "llama-3.1-8b", "--gpu", "H100"),
-    *("--set", "parameters.tp-size=[2]", "--set", "parameters.max-running-requests=[2,4,8,12,16,32]"),
-    *("--total-gpus", "4", "--concurrency", "32", "--duration", "5"),
-)
 SLURM = ("--executor", "slurm", "--set", "deployment.slurm.gpu_option=--licenses=gpu:{gpus}")
 MEASURED = (
     *GRID,
@@ -33,24 +19,6 @@ MEASURED = (
     *("--set", "parameters.tp-size=[1]", "--set", "parameters.max-running-requests=[8,16,32,64]"),
     *("--concurrency", "2", "--duration", "4", "--max-duration", "4"),
 )
-
-
-def autotune(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "autotuner", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240, check=False)
-
-
-def wait_until(condition: Callable[[], Any], seconds: float = 90.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.1)
-
-
-def ranking(done: subprocess.CompletedProcess[str]) -> Any:
-    """The candidates in their order, with their figures."""
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)["ranking"]
 
 
 def most_at_once(jobs: list[dict[str, str]]) -> int:
