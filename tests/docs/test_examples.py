@@ -50,7 +50,7 @@ def pipeline_steps() -> list[str]:
 @pytest.mark.docs
 def test_the_pipeline_passes_and_leaves_a_summary(workplace):
     install, measure, summarise = pipeline_steps()
-    assert install == "pip install ."
+    assert install == "pip install autotune"
     done = run(measure.replace("--json", "--duration 8 --warmup 1 --json"), workplace)
     assert done.returncode == 0, done.stderr
     assert run(summarise, workplace).returncode == 0
