@@ -168,11 +168,20 @@ class RunClusterOptionSet(PodOptionSet):
 
     def deployment_settings(self) -> dict[str, Any]:
         """The settings of `deployment` that were given."""
-        names = ("executor", "context", "kubeconfig", "queue_timeout", "share_nodes")
+        return {**self.kubernetes_settings(), **self.executor_settings()}
+
+    def kubernetes_settings(self) -> dict[str, Any]:
+        """Those of a deployment on Kubernetes."""
+        names = ("context", "kubeconfig", "queue_timeout", "share_nodes")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return {**super().deployment_settings(), **given}
+
+    def executor_settings(self) -> dict[str, Any]:
+        """Those of another executor, which runs whole trials on other hosts."""
+        executor = {} if self.executor is None else {"executor": self.executor}
         slurm = {f"slurm.{name}": getattr(self, name) for name in SLURM_OPTIONS if getattr(self, name) is not None}
         ray = {} if self.ray_address is None else {"ray.address": self.ray_address}
-        return {**super().deployment_settings(), **given, **slurm, **ray}
+        return {**executor, **slurm, **ray}
 
     def as_set_options(self) -> list[str]:
         """The settings as values of --set."""
@@ -180,11 +189,11 @@ class RunClusterOptionSet(PodOptionSet):
 
 
 def reject_cluster_options(options: RunClusterOptionSet, mode: str) -> None:
-    """UsageError for options of a cluster where the deployment is none, and would not look at them."""
+    """UsageError for options of Kubernetes where the deployment is another, and would not look at them."""
     from autotuner.errors import UsageError
     from autotuner.experiment import CLUSTER_MODES
 
-    given = [f"--{OPTION_NAMES.get(name, name).replace('_', '-')}" for name in options.deployment_settings()]
+    given = [f"--{OPTION_NAMES.get(name, name).replace('_', '-')}" for name in options.kubernetes_settings()]
     if given and mode not in CLUSTER_MODES:
         raise UsageError(
             f"{' and '.join(given)} cannot be used here.",
