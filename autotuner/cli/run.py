@@ -62,7 +62,7 @@ def run(
     if given := cluster.as_set_options():
         config_options = replace(config_options, set=[*(config_options.set or []), *given])
     if resume is not None:
-        _reject_changes(config_options, dry_run)
+        _reject_changes(config_options, dry_run, parallel_experiments)
         display.relay_log()
         _tune(Session.resume(resume or None, output), as_json, gate)
         return
@@ -81,6 +81,8 @@ def run(
         else:
             run_experiments(compositions, output, parallel_experiments, as_json, gate)
         return
+    if parallel_experiments > 1:
+        display.warning("--parallel-experiments changes nothing here: one experiment is asked for.")
     composition = next(iter(compositions.values()))
     if dry_run:
         from autotuner.run_setup import RunSetup
@@ -95,7 +97,7 @@ def run(
     _tune(Session.start(composition, output), as_json, gate)
 
 
-def _reject_changes(config_options: ConfigOptions, dry_run: bool) -> None:
+def _reject_changes(config_options: ConfigOptions, dry_run: bool, parallel_experiments: int) -> None:
     """Reject options that would change the configuration of a resumed run."""
     from autotuner.errors import UsageError
 
@@ -106,6 +108,7 @@ def _reject_changes(config_options: ConfigOptions, dry_run: bool) -> None:
         if getattr(config_options, field.name) != getattr(defaults, field.name)
     ]
     changed += ["dry_run"] if dry_run else []
+    changed += ["parallel_experiments"] if parallel_experiments > 1 else []
     if changed:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in changed)
         raise UsageError(
