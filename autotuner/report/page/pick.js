@@ -59,7 +59,7 @@ function chart(phase, { box, height = 300, title, x, y, target, value, figures }
   plot({
     box, height, title, series,
     x: { label: x, format: (each) => number(each), include: [1000 * target], log: true },
-    y: { ...y, wide: true },
+    y: { ...y, wide: true, include: [1.15 * Math.max(...workers.map(value))] }, // room for the words above the points
     region: { from: 0, to: 1000 * target, text: "within the target" }, targets: [{ x: 1000 * target }],
   });
 }
