@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from autotuner.cli.load_options import option, profile_or
 
 if TYPE_CHECKING:
-    from autotuner.experiment import Experiment
+    from autotuner.experiment import Deployment, Experiment
 
-CLUSTER = "Cluster"
+CLUSTER = "Kubernetes"
+HOSTS = "Slurm and Ray"
 OPTION_NAMES = {"tolerations": "toleration"}
 """Settings of `deployment` whose options are called otherwise."""
 
@@ -92,23 +93,19 @@ class PodOptionSet:
 class RunClusterOptionSet(PodOptionSet):
     """The options of a run on a cluster."""
 
-    executor: Annotated[
-        str | None,
-        option(
-            "--executor",
-            metavar="local|slurm|ray",
-            help="What runs the trials: this machine, jobs of Slurm, or a Ray cluster that is there already.",
-            panel=CLUSTER,
-            default=profile_or("local"),
-        ),
-    ] = None
     context: Annotated[
         str | None,
         option("--context", metavar="NAME", help="Context of the kubeconfig.", panel=CLUSTER, default=KUBECTL),
     ] = None
     kubeconfig: Annotated[
         str | None,
-        option("--kubeconfig", metavar="FILE", help="How the cluster is reached.", panel=CLUSTER, default=KUBECTL),
+        option(
+            "--kubeconfig",
+            metavar="FILE",
+            help="File that says how the cluster is reached.",
+            panel=CLUSTER,
+            default=KUBECTL,
+        ),
     ] = None
     queue_timeout: Annotated[
         float | None,
@@ -124,14 +121,23 @@ class RunClusterOptionSet(PodOptionSet):
         bool | None,
         option("--share-nodes", help="Let parallel trials run on one node.", panel=CLUSTER, default=profile_or("no")),
     ] = None
-
+    executor: Annotated[
+        str | None,
+        option(
+            "--executor",
+            metavar="local|slurm|ray",
+            help="What runs the trials: this machine, jobs of Slurm, or a Ray cluster that is there already.",
+            panel=HOSTS,
+            default=profile_or("local"),
+        ),
+    ] = None
     partition: Annotated[
         str | None,
         option(
             "--partition",
             metavar="NAME",
             help="Slurm: the partition of the jobs.",
-            panel=CLUSTER,
+            panel=HOSTS,
             default=profile_or("Slurm's"),
         ),
     ] = None
@@ -141,7 +147,7 @@ class RunClusterOptionSet(PodOptionSet):
             "--account",
             metavar="NAME",
             help="Slurm: the account that the jobs are charged to.",
-            panel=CLUSTER,
+            panel=HOSTS,
             default=profile_or("Slurm's"),
         ),
     ] = None
@@ -151,7 +157,7 @@ class RunClusterOptionSet(PodOptionSet):
             "--time-limit",
             metavar="MIN|H:MM:SS|D-HH",
             help="Slurm: the time limit of each job.",
-            panel=CLUSTER,
+            panel=HOSTS,
             default=profile_or("what a launch may take"),
         ),
     ] = None
@@ -161,7 +167,7 @@ class RunClusterOptionSet(PodOptionSet):
             "--ray-address",
             metavar="HOST:PORT",
             help="Ray: the address of the cluster's head.",
-            panel=CLUSTER,
+            panel=HOSTS,
             default=profile_or("RAY_ADDRESS, else the cluster of this machine"),
         ),
     ] = None
@@ -188,18 +194,27 @@ class RunClusterOptionSet(PodOptionSet):
         return [f"deployment.{name}={json.dumps(value)}" for name, value in self.deployment_settings().items()]
 
 
-def reject_cluster_options(options: RunClusterOptionSet, mode: str) -> None:
-    """UsageError for options of Kubernetes where the deployment is another, and would not look at them."""
+def reject_cluster_options(options: RunClusterOptionSet, deployment: Deployment) -> None:
+    """UsageError for options of Kubernetes, Slurm or Ray where nothing would look at them."""
     from autotuner.errors import UsageError
     from autotuner.experiment import CLUSTER_MODES
 
-    given = [f"--{OPTION_NAMES.get(name, name).replace('_', '-')}" for name in options.kubernetes_settings()]
-    if given and mode not in CLUSTER_MODES:
+    pods = [f"--{OPTION_NAMES.get(name, name).replace('_', '-')}" for name in options.kubernetes_settings()]
+    if pods and deployment.mode not in CLUSTER_MODES:
         raise UsageError(
-            f"{' and '.join(given)} cannot be used here.",
-            why=f"Servers would run elsewhere: the deployment is {mode}.",
+            f"{' and '.join(pods)} cannot be used here.",
+            why=f"Servers would run elsewhere: the deployment is {deployment.mode}.",
             remedy="Add --deployment kubernetes or --deployment ome, or leave the options of a cluster out.",
         )
+    for executor in ("slurm", "ray"):
+        names = [name for name in options.executor_settings() if name.startswith(f"{executor}.")]
+        if names and deployment.executor != executor:
+            of_executor = ["--ray-address" if executor == "ray" else f"--{name.partition('.')[2]}" for name in names]
+            raise UsageError(
+                f"{' and '.join(of_executor).replace('_', '-')} cannot be used here.",
+                why=f"Trials would run elsewhere: the executor is {deployment.executor}.",
+                remedy=f"Add --executor {executor}, or leave its options out.",
+            )
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def run(
     compositions = config_options.compose_all()
     if given:
         for each in compositions.values():
-            reject_cluster_options(cluster, each.experiment.deployment.mode)
+            reject_cluster_options(cluster, each.experiment.deployment)
     for warning in dict.fromkeys(text for each in compositions.values() for text in each.warnings):
         display.warning(warning)
     if len(compositions) > 1:
