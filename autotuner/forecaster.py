@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from autotuner import model_files
 from autotuner.core import Candidate, LoadPoint
@@ -12,7 +13,10 @@ from autotuner.experiment import Experiment
 from autotuner.launchers import Launcher, gpus
 from autotuner.predict import candidate as predictor
 from autotuner.predict.efficiencies import UNIT_COSTS, CostFactors
+from autotuner.predict.harness import AUTOTUNE
+from autotuner.predict.load_curve import LoadCurve
 from autotuner.predict.local_ratios import Correction, ratios_for
+from autotuner.predict.log_ratios import MeasuredRatio
 from autotuner.predict.model_on_gpus import ModelOnGpus
 from autotuner.predict.predict import Prediction
 from autotuner.predict.traffic import Traffic
@@ -31,6 +35,7 @@ class Forecaster:
     gpu: str | None
     model_config: str | None
     uses_calibration: bool = False
+    _offsets: dict[tuple[str, LoadPoint], Mapping[str, float]] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def from_experiment(cls, experiment: Experiment, engine: Engine, launcher: Launcher) -> Forecaster:
@@ -68,6 +73,15 @@ class Forecaster:
 
     def predict(self, candidate: Candidate, point: LoadPoint, costs: CostFactors = UNIT_COSTS) -> Prediction | None:
         """Predict one load point with these cost factors; None where it cannot be predicted."""
+        prediction = self.predict_from_constants(candidate, point, costs)
+        deployment = self.model_on_gpus(candidate) if self.uses_calibration and prediction else None
+        local = ratios_for(deployment) if deployment else None
+        return self.corrected(prediction, local.ratios, candidate, point) if prediction and local else prediction
+
+    def predict_from_constants(
+        self, candidate: Candidate, point: LoadPoint, costs: CostFactors = UNIT_COSTS
+    ) -> Prediction | None:
+        """Predict one load point as if nothing had been measured; None where it cannot be predicted."""
         deployment = self.model_on_gpus(candidate)
         if deployment is None:
             return None
@@ -76,15 +90,36 @@ class Forecaster:
         scenario = scenarios.parse(point.scenario)
         prompt, output = scenario.mean_lengths
         prefix = 0 if candidate.parameters.get("prefix-caching") is False else scenario.prefix_tokens
-        prediction = predictor.predict_load_point(
+        return predictor.predict_load_point(
             deployment, point, prompt_tokens=prompt, output_tokens=output, prefix_tokens=prefix
         )
-        local = ratios_for(deployment) if self.uses_calibration else None
-        if prediction is None or local is None:
+
+    def corrected(
+        self, prediction: Prediction, ratios: Sequence[MeasuredRatio], candidate: Candidate, point: LoadPoint
+    ) -> Prediction:
+        """A prediction for this load point, corrected by what was measured of its model."""
+        deployment = self.model_on_gpus(candidate)
+        if deployment is None:
             return prediction
-        traffic = Traffic(max(1, round(prompt)), max(1, round(output)))
-        in_flight = point.concurrency or prediction.requests * (prediction.ttft + output * prediction.tpot)
-        return Correction(local.ratios, deployment, traffic).apply(prediction, in_flight)
+        scenario = scenarios.parse(point.scenario)
+        isl, osl = (max(1, round(length)) for length in scenario.mean_lengths)
+        prefix = 0 if candidate.parameters.get("prefix-caching") is False else scenario.prefix_tokens
+        traffic = Traffic(isl, osl, prefix_hit=min(prefix / isl, 1 - 1 / isl))
+        in_flight = point.concurrency or prediction.requests * (prediction.ttft + osl * prediction.tpot)
+        key = candidate.key, point
+        if key not in self._offsets:
+            self._offsets[key] = _schedule_offsets(deployment, traffic, max(1, round(in_flight)))
+        offsets = self._offsets[key]
+        return Correction(ratios, deployment, traffic).apply(prediction, in_flight, offsets)
+
+
+def _schedule_offsets(deployment: ModelOnGpus, traffic: Traffic, concurrency: int) -> Mapping[str, float]:
+    """Logs of TTFT and TPOT in the simulated schedule of our load generator over those in closed form."""
+    simulated, closed = (
+        LoadCurve(deployment, traffic, bundled_only=True, harness=harness).at_concurrency(concurrency)
+        for harness in (AUTOTUNE, None)
+    )
+    return {metric: math.log(getattr(simulated, metric) / getattr(closed, metric)) for metric in ("ttft", "tpot")}
 
 
 def _gpu_type(experiment: Experiment) -> str | None:

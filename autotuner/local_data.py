@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from autotuner.core import Candidate, Distribution, LoadPointResult, Observer, Progress, Trial, Verdict
+from autotuner.core import (
+    Candidate,
+    Distribution,
+    LoadPoint,
+    LoadPointResult,
+    Observer,
+    Parallelism,
+    Progress,
+    Trial,
+    Verdict,
+)
 from autotuner.engines import engine
 from autotuner.errors import AutotuneError, UsageError
 from autotuner.experiment import Experiment
@@ -24,12 +35,17 @@ from autotuner.predict.local_ratios import LocalRatios, held_out_errors, measure
 from autotuner.predict.log_ratios import MeasuredRatio
 from autotuner.predict.predict import geometry_name
 from autotuner.predict.traffic import Traffic
+from autotuner.runs.forecasts import LayoutForecast
 from autotuner.runs.store import RunStore
 from autotuner.workload import scenarios
 
 log = logging.getLogger(__name__)
 UNINFORMATIVE_VERDICTS = (Verdict.INVALID, Verdict.CLIENT_LIMITED, Verdict.SATURATED)
 """Verdicts on load points whose times are not those of the engine."""
+
+MAX_FORECAST_LAYOUTS = 8
+MAX_FORECAST_TRIALS = 50
+"""Layouts that a report predicts, and the last trials whose load points correct that: a few already decide it."""
 
 
 def recording_observer(store: RunStore, forecaster: Forecaster, observer: Observer) -> Observer:
@@ -115,6 +131,48 @@ def _mean_and_interval(distribution: Distribution | None) -> tuple[float | None,
 def _cached_prefix_tokens(candidate: Candidate, prefix_tokens: int) -> float:
     """Prompt tokens that hit the prefix cache: none where the candidate turns it off."""
     return 0.0 if candidate.parameters.get("prefix-caching") is False else float(prefix_tokens)
+
+
+def forecast_layouts(store: RunStore, forecaster: Forecaster, candidates: Iterable[Candidate]) -> list[LayoutForecast]:
+    """What the run's launches say of layouts among these candidates that it did not launch, at its highest load.
+
+    Of each layout one candidate is predicted; none that cannot be, or of whose model nothing was measured.
+    """
+    trials = store.summaries()
+    launched = {trial.candidate.parallelism for trial in trials}
+    others: dict[Parallelism, Candidate] = {}
+    for candidate in candidates:
+        if candidate.parallelism not in launched:
+            others.setdefault(candidate.parallelism, candidate)
+    load_points = store.experiment.workload().load_points
+    if not others or not load_points:
+        return []
+    measured: dict[str, list[MeasuredRatio]] = {}
+    for trial in trials[-MAX_FORECAST_TRIALS:]:
+        for result in trial.measurement.load_points:
+            if (measured_point := _calibration_point(forecaster, store.path, trial, result)) is not None:
+                measured.setdefault(measured_point[0], []).append(measured_point[1])
+    forecasts = (
+        _layout_forecast(forecaster, candidate, load_points[-1], measured)
+        for candidate in list(others.values())[:MAX_FORECAST_LAYOUTS]
+    )
+    return [forecast for forecast in forecasts if forecast is not None]
+
+
+def _layout_forecast(
+    forecaster: Forecaster, candidate: Candidate, point: LoadPoint, measured: Mapping[str, Sequence[MeasuredRatio]]
+) -> LayoutForecast | None:
+    deployment, before = forecaster.model_on_gpus(candidate), forecaster.predict_from_constants(candidate, point)
+    ratios = measured.get(ratios_key(deployment), ()) if deployment else ()
+    if before is None or not ratios:
+        return None
+    intervals: list[dict[str, tuple[float, float]]] = [
+        {"ttft": (*prediction.ttft_interval,), "tpot": (*prediction.tpot_interval,)}
+        for prediction in (before, forecaster.corrected(before, ratios, candidate, point))
+    ]
+    if not all(math.isfinite(end) for each in intervals for interval in each.values() for end in interval):
+        return None  # a load that this layout cannot take
+    return LayoutForecast(candidate.parallelism.by_parameter, str(point), intervals[0], intervals[1])
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,8 @@ class Session:
             tune(self.store.experiment, searcher, executor, self.store, recording_observer)
         report = searcher.report
         self.store.save_search(report.stop_reason, report.skipped, report.candidate_count)
+        forecasts = local_data.forecast_layouts(self.store, self.setup.forecaster, self.setup.space.candidates)
+        self.store.save_forecasts(forecasts)
         return write_report(self.store)
 
 

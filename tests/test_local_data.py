@@ -23,12 +23,21 @@ from autotuner.errors import ConfigError, UsageError
 from autotuner.experiment import Experiment
 from autotuner.forecaster import Forecaster
 from autotuner.launchers import launcher
-from autotuner.local_data import calibrate, read_calibration_data, record_trial, recording_observer
+from autotuner.local_data import (
+    calibrate,
+    forecast_layouts,
+    read_calibration_data,
+    record_trial,
+    recording_observer,
+)
 from autotuner.predict import database
 from autotuner.predict.layout import Layout
 from autotuner.predict.load_curve import LoadCurve
 from autotuner.predict.measured_lookup import MeasuredLookup
 from autotuner.predict.traffic import Software, Traffic
+from autotuner.report.forecast_table import FORECAST_TITLE, forecast_table
+from autotuner.report.markdown import markdown_report
+from autotuner.report.run_view import RunView
 from autotuner.runs.store import RunStore
 
 CONFIG = {
@@ -190,6 +199,31 @@ def measured(store, factors, source="measured"):
     for number, tp in ((1, 1), (2, 2)):
         store.append(trial(number, [slower(load, tp, ttft, tpot, source) for load in (1, 8, 32)], tp, source))
     return store.path
+
+
+def test_launches_tighten_what_is_predicted_of_other_layouts(store):
+    store.append(trial(1, [slower(load, 1, 1.3, 1.3) for load in (1, 8, 32)]))
+    candidates = [Candidate("vllm", {"tp-size": tp, "max-running-requests": n}) for tp in (1, 2, 4) for n in (64, 99)]
+    forecasts = forecast_layouts(store, forecaster(store), candidates)
+    assert [forecast.sizes["tp-size"] for forecast in forecasts] == [2, 4]
+    for forecast in forecasts:
+        true = slower(1, forecast.sizes["tp-size"], 1.3, 1.3).metrics
+        for metric in ("ttft", "tpot"):
+            before, after = forecast.before[metric], forecast.after[metric]
+            assert after[1] / after[0] < before[1] / before[0]
+            assert after[0] < getattr(true, metric).mean < after[1]
+    store.save_forecasts(forecasts)
+    assert store.load_forecasts() == forecasts
+    view = RunView.from_store(store)
+    assert [row["layout"] for row in forecast_table(view).rows] == ["tp-size=2", "tp-size=4"]
+    assert FORECAST_TITLE in markdown_report(view)
+
+
+def test_nothing_is_told_of_layouts_where_all_were_launched_or_nothing_was_measured(store):
+    both = [Candidate("vllm", {"tp-size": tp}) for tp in (1, 2)]
+    assert forecast_layouts(store, forecaster(store), both) == []
+    store.append(trial(1, [slower(8)]))
+    assert forecast_layouts(store, forecaster(store), both[:1]) == []
 
 
 def test_ratios_of_the_runs_to_their_predictions_are_found_again(store):

@@ -55,6 +55,7 @@ def print_result(result: Result, as_json: bool) -> None:
 def print_ranking(view: RunView, limit: int = REPORTED_CANDIDATES) -> None:
     """Print the ranking with notes, refused candidates, the Pareto frontier, and sentences about winner and search."""
     from autotuner.report.environment_text import environment_sentence
+    from autotuner.report.forecast_table import FORECAST_TITLE, forecast_table
     from autotuner.report.frontier import frontier_table, frontier_title
     from autotuner.report.objective_text import objective_line
     from autotuner.report.refused import reason_lines, refusal_heading
@@ -81,6 +82,10 @@ def print_ranking(view: RunView, limit: int = REPORTED_CANDIDATES) -> None:
     if frontier.rows:
         display.line()
         display.report_table(frontier, frontier_title(experiment), printed_lines)
+        display.line()
+    forecasts = forecast_table(view)
+    if forecasts.rows:
+        display.report_table(forecasts, FORECAST_TITLE)
         display.line()
     skipped_sentences = [skipped_text(skipped)] if skipped else []
     for text in (winner_sentence(view), *search_sentences(view), *skipped_sentences, environment_sentence(view)):

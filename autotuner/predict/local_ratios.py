@@ -146,11 +146,18 @@ class Correction:
             metric: posterior(self.ratios, metric) for metric in ("ttft", "tpot")
         }
 
-    def apply(self, prediction: Prediction, concurrency: float) -> Prediction:
-        """The corrected prediction; its intervals are those of the posterior, or shifted ones if narrower."""
+    def apply(
+        self, prediction: Prediction, concurrency: float, offsets: Mapping[str, float] | None = None
+    ) -> Prediction:
+        """The corrected prediction; its intervals are those of the posterior, or shifted ones if narrower.
+
+        The ratios are those to the simulated schedule of our own load generator. `offsets` are the logs of its TTFT and
+        TPOT over those of a prediction that was made otherwise.
+        """
         position, fields = position_of(self._deployment, self._traffic, concurrency), dict[str, Any]()
         for metric, after in self._posteriors.items():
             mean, deviation = after.at(position)
+            mean += offsets[metric] if offsets else 0.0
             factor, margin = math.exp(mean), math.exp(Z_80 * deviation)
             value, bundled = getattr(prediction, metric) * factor, getattr(prediction, f"{metric}_interval")
             shifted = Interval(min(value, bundled.lower * factor), max(value, bundled.upper * factor))

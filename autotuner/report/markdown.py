@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from autotuner.escaping import for_markdown, markdown_fence
 from autotuner.report.environment_text import environment_lines
+from autotuner.report.forecast_table import FORECAST_TITLE, forecast_table
 from autotuner.report.formatting import source_note
 from autotuner.report.frontier import frontier_table, frontier_title
 from autotuner.report.objective_text import objective_line, objective_value_text
@@ -45,6 +46,9 @@ def markdown_report(
         parts += [f"{for_markdown(frontier_title(experiment))}:", table_markdown(frontier)]
         parts += [_bullets(list(frontier.notes))] if frontier.notes else []
     parts.append(_bullets(search_sentences(view)))
+    forecasts = forecast_table(view)
+    if forecasts.rows:
+        parts += [f"{for_markdown(FORECAST_TITLE)}:", table_markdown(forecasts)]
     skipped = view.search_report.skipped
     for heading, lines in (
         (f"Not launched ({len(skipped)} in total):", reason_lines(skipped, experiment, MAX_REASONS)),

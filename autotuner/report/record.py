@@ -67,6 +67,7 @@ def run_record(view: RunView) -> dict[str, Any]:
         "details": TRIALS_FILE if brief else None,
         "refused": refusal_records(view.refused),
         "search": search_record(view),
+        "forecasts": [dataclasses.asdict(forecast) for forecast in view.forecasts],
         "environments": [dict(host) for host in view.environments],
     }
 

@@ -12,6 +12,7 @@ from autotuner.experiment import Experiment
 from autotuner.report.candidate_names import CandidateNames
 from autotuner.report.pooling import PooledCandidate, pool_launches
 from autotuner.report.refused import RefusedCandidates
+from autotuner.runs.forecasts import LayoutForecast
 from autotuner.runs.store import RunStore, paused_garbage_collection
 from autotuner.scoring.conclusion import Conclusion, conclude
 from autotuner.scoring.judge import judge
@@ -27,7 +28,8 @@ FRONTIER_AXES = ("throughput", "interactivity", "ttft")
 class RunView:
     """A run, finished or not: its judged trials, their ranking, and what follows from both.
 
-    `environments` are the hosts it ran on, one after another; empty where they were not recorded.
+    `environments` are the hosts it ran on, one after another; empty where they were not recorded. `forecasts` are what
+    was predicted of layouts that it did not launch.
     """
 
     experiment: Experiment
@@ -36,6 +38,7 @@ class RunView:
     refused: RefusedCandidates = ()
     search_report: SearchReport = EMPTY_REPORT
     environments: tuple[Mapping[str, Any], ...] = ()
+    forecasts: tuple[LayoutForecast, ...] = ()
 
     @classmethod
     def of(
@@ -46,13 +49,14 @@ class RunView:
         refused: RefusedCandidates = (),
         search_report: SearchReport = EMPTY_REPORT,
         environments: Iterable[Mapping[str, Any]] = (),
+        forecasts: Iterable[LayoutForecast] = (),
         are_judged: bool = False,
     ) -> RunView:
         """The view of trials, which `are_judged` where the experiment's verdicts are in them already."""
         with paused_garbage_collection():
             judged = tuple(trials if are_judged else (judge(trial, experiment) for trial in trials))
             ranking = rank(judged, experiment, are_judged=True)
-        return cls(experiment, judged, ranking, refused, search_report, tuple(environments))
+        return cls(experiment, judged, ranking, refused, search_report, tuple(environments), tuple(forecasts))
 
     @classmethod
     def from_store(cls, store: RunStore, *, summarized: bool = False) -> RunView:
@@ -63,6 +67,7 @@ class RunView:
             refused=store.load_refused(),
             search_report=SearchReport(*store.load_search()),
             environments=store.environments(),
+            forecasts=store.load_forecasts(),
             are_judged=summarized,
         )
 

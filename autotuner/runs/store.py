@@ -25,13 +25,13 @@ import shutil
 import tempfile
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import yaml
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from autotuner.core import Candidate, Trial
 from autotuner.errors import MAX_PATH_CHARACTERS, RunStoreError, UsageError, shorten_middle
@@ -39,6 +39,7 @@ from autotuner.experiment import Experiment
 from autotuner.input_files import open_bytes, read_json, read_yaml
 from autotuner.output_files import write_whole
 from autotuner.redaction import mask_values, redact, redact_data, write_redacted, write_redacted_json
+from autotuner.runs.forecasts import LayoutForecast
 from autotuner.runs.summaries import (
     MAX_COMPLETE_LOAD_POINTS,
     MIN_ADDED_BYTES,
@@ -55,6 +56,7 @@ EXPERIMENT_FILE = "experiment.yaml"
 TRIALS_FILE = "trials.jsonl"
 REFUSED_FILE = "refused.json"
 SEARCH_FILE = "search.json"
+FORECASTS_FILE = "forecasts.json"
 ENVIRONMENT_FILE = "environment.json"
 LOCK_FILE = ".lock"
 
@@ -319,6 +321,24 @@ class RunStore:
             raise RunStoreError(
                 f"'{self.path / SEARCH_FILE}' cannot be read.",
                 why=str(error),
+                remedy="Remove it; the trials are elsewhere.",
+            ) from error
+
+    def save_forecasts(self, forecasts: Sequence[LayoutForecast]) -> None:
+        """Write what was predicted of layouts that were not launched; nothing where there is none."""
+        if forecasts or (self.path / FORECASTS_FILE).exists():
+            self._save_json(FORECASTS_FILE, [asdict(forecast) for forecast in forecasts])
+
+    def load_forecasts(self) -> list[LayoutForecast]:
+        """What `save_forecasts` wrote; empty where nothing was."""
+        try:
+            return TypeAdapter(list[LayoutForecast]).validate_python(read_json(self.path / FORECASTS_FILE))
+        except FileNotFoundError:
+            return []
+        except (OSError, ValidationError, *_DAMAGE_ERRORS) as error:
+            raise RunStoreError(
+                f"'{self.path / FORECASTS_FILE}' cannot be read.",
+                why=str(error).splitlines()[0],
                 remedy="Remove it; the trials are elsewhere.",
             ) from error
 

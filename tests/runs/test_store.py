@@ -317,11 +317,16 @@ def test_headers_that_are_secrets_and_secrets_in_trials_are_not_recorded(tmp_pat
 
 
 @pytest.mark.parametrize("text", ["[", "[" * 100_000, "9" * 5000, "1", '{"stopped": 1, "skipped": []}', "{}", "null"])
-@pytest.mark.parametrize("name", ["search.json", "refused.json"])
+@pytest.mark.parametrize("name", ["search.json", "refused.json", "forecasts.json"])
 def test_a_damaged_file_of_a_run_is_an_error_that_names_it(store, name, text):
     (store.path / name).write_text(text)
+    readers = {
+        "search.json": store.load_search,
+        "refused.json": store.load_refused,
+        "forecasts.json": store.load_forecasts,
+    }
     with pytest.raises(RunStoreError, match=name):
-        store.load_search() if name == "search.json" else store.load_refused()
+        readers[name]()
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "a: !!int x", "a: " + "9" * 5000, "1", "", "- a", "\x00"])

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from autotuner.core import Candidate
 from autotuner.errors import pluralize
+from autotuner.report.forecast_table import FORECAST_TITLE, forecast_table
 from autotuner.report.formatting import format_setting
 from autotuner.report.frontier import frontier_table, frontier_title
 from autotuner.report.page.elements import Element, element
@@ -191,7 +192,14 @@ def not_launched(view: RunView) -> Element:
         *_reason_groups("refused before any launch", view.refused),
         *_reason_groups("left out by the search", view.search_report.skipped),
     ]
-    return element("div", *(groups or [element("p", "Every candidate of the search space was launched.")]))
+    forecasts = forecast_table(view)
+    predicted = (
+        [element("p", f"{FORECAST_TITLE}:"), _scrolled("Predicted layouts", report_table(forecasts))]
+        if forecasts.rows
+        else []
+    )
+    launched_all = [element("p", "Every candidate of the search space was launched.")]
+    return element("div", *predicted, *(groups or launched_all))
 
 
 def _reason_groups(kind: str, rejected: RefusedCandidates) -> list[Element]:
