@@ -270,8 +270,8 @@ class RayExecutor(AbstractContextManager["RayExecutor"]):
         deadline = time.monotonic() + STOP_SECONDS
         for trial in self._running:
             with suppress(ray.exceptions.RayError, StopIteration):
-                while (left := deadline - time.monotonic()) > 0:
-                    if ray.wait([trial.messages], timeout=left)[0]:
+                while (seconds_left := deadline - time.monotonic()) > 0:
+                    if ray.wait([trial.messages], timeout=seconds_left)[0]:
                         ray.get(next(trial.messages))
             _remove_group(trial.group)  # ends the worker, whose process then stops its server by itself
         self._running.clear()

@@ -105,11 +105,11 @@ def host_folder() -> Iterator[Path]:
     base.mkdir(mode=0o700, exist_ok=True)
     if base.is_symlink() or base.stat().st_uid != os.getuid():
         raise PermissionError(f"{base} belongs to somebody else")
-    for left in base.iterdir():
+    for earlier_folder in base.iterdir():
         with contextlib.suppress(OSError):
-            left_owner = owner.parse((left / OWNER_FILE).read_text())
+            left_owner = owner.parse((earlier_folder / OWNER_FILE).read_text())
             if left_owner is not None and left_owner.is_gone:
-                shutil.rmtree(left, ignore_errors=True)
+                shutil.rmtree(earlier_folder, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=base, ignore_cleanup_errors=True) as folder:
         write_redacted(Path(folder) / OWNER_FILE, str(owner.this_process()))
         yield Path(folder)

@@ -214,11 +214,11 @@ def _head(index: Index, content: SummaryContent) -> dict[str, Any]:
 
 def _checksum(file: BinaryIO, count: int) -> int | None:
     """The CRC-32 of the first bytes of a file, which is left behind them; None where it has fewer."""
-    checksum, left = 0, count
+    checksum, bytes_left = 0, count
     file.seek(0)
-    while left:
-        chunk = file.read(min(left, _CHUNK_BYTES))
+    while bytes_left:
+        chunk = file.read(min(bytes_left, _CHUNK_BYTES))
         if not chunk:
             return None
-        checksum, left = zlib.crc32(chunk, checksum), left - len(chunk)
+        checksum, bytes_left = zlib.crc32(chunk, checksum), bytes_left - len(chunk)
     return checksum

@@ -137,7 +137,7 @@ def _shared() -> RayCluster:
 def shared() -> RayCluster:
     """The cluster of this session of tests, started when first asked for."""
     if not is_installed():
-        pytest.skip("Ray is not installed; `nox -s hosts` has it")
+        pytest.fail("Ray is not installed; `nox -s hosts` has it")
     if not is_loopback_only():
         pytest.fail("Ray listens on all interfaces: run this by tests/gateways/loopback_only.py, as nox does")
     return _shared()

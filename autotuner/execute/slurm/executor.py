@@ -137,12 +137,12 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
         self._trials = folder.parent.resolve()
         if self._left_jobs is None:
             self._left_jobs = self._find_left_jobs(folder.parent)
-        for left in self._left_jobs:
-            candidate, purpose = left[1].candidate, left[1].purpose
+        for found_job in self._left_jobs:
+            candidate, purpose = found_job[1].candidate, found_job[1].purpose
             if candidate == launch.candidate and purpose == launch.purpose:
-                self._left_jobs.remove(left)
-                log.info("trial %d goes on: its job %s was found", number, left[1].job_id)
-                self._jobs.append(JobInFlight(number, launch, folder, *left, self._free_place()))
+                self._left_jobs.remove(found_job)
+                log.info("trial %d goes on: its job %s was found", number, found_job[1].job_id)
+                self._jobs.append(JobInFlight(number, launch, folder, *found_job, self._free_place()))
                 return
         self._unsubmitted.append(UnsubmittedLaunch(number, launch, folder, time.monotonic()))
         self._submit_waiting()
@@ -180,7 +180,7 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
             }
         except commands.SlurmCommandError as error:
             raise commands.machine_error("list the jobs that an earlier process of this run left", error) from error
-        left = []
+        found_jobs = []
         for folder in folders:
             entry, record = active.get(folder.path.resolve()), folder.record()
             if record is not None and entry is not None:
@@ -189,12 +189,12 @@ class SlurmExecutor(AbstractContextManager["SlurmExecutor"]):
             is_readable = record is not None and record.version == JobRecord.version
             has_trial = is_readable and any(isinstance(message, Trial) for message in folder.all_messages())
             if record is not None and is_readable and (entry is not None or has_trial):
-                left.append((folder, record))
+                found_jobs.append((folder, record))
             else:
                 if entry is not None:
                     self._end({entry.job_id})
                 folder.remove()
-        return left
+        return found_jobs
 
     def _cancel_unclaimed(self) -> None:
         """End the jobs of an earlier process that the search has not asked for again."""

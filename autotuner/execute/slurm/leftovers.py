@@ -21,15 +21,15 @@ def remove_jobs() -> Iterator[str]:
         return
     try:
         entries = commands.queue()
-        left = [
+        job_ids = [
             job_id
             for job_id, entry in entries.items()
             if entry.state in job_states.ACTIVE_STATES and _is_abandoned(entry.folder)
         ]
-        commands.cancel(left)
+        commands.cancel(job_ids)
     except commands.SlurmCommandError:
         return
-    yield from left
+    yield from job_ids
 
 
 def _is_abandoned(folder: Path) -> bool:

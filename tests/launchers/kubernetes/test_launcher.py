@@ -28,13 +28,6 @@ Start = Callable[..., KubernetesLauncher]
 
 
 @pytest.fixture
-def log(tmp_path: Path) -> Path:
-    folder = tmp_path / "a-run" / "trials" / "007"
-    folder.mkdir(parents=True)
-    return folder / "server.log"
-
-
-@pytest.fixture
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[KubernetesLauncher, Any]]]:
     """Serve a cluster whose pods do what a kubelet says, and give a launcher for it."""
     monkeypatch.setattr(server_module, "POLL_SECONDS", 0.01)

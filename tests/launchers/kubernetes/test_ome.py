@@ -42,13 +42,6 @@ SPEC = ServerSpec(
 
 
 @pytest.fixture
-def log(tmp_path: Path) -> Path:
-    folder = tmp_path / "a-run" / "trials" / "007"
-    folder.mkdir(parents=True)
-    return folder / "server.log"
-
-
-@pytest.fixture
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[OmeLauncher, FakeCluster]]]:
     """Serve a cluster with a controller and a kubelet, and give a launcher for it."""
     monkeypatch.setattr(server_module, "POLL_SECONDS", 0.01)
