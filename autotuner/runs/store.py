@@ -338,7 +338,7 @@ class RunStore:
         except (OSError, ValidationError, *_DAMAGE_ERRORS) as error:
             raise RunStoreError(
                 f"'{self.path / FORECASTS_FILE}' cannot be read.",
-                why=str(error).splitlines()[0],
+                why="It does not hold predictions of layouts.",
                 remedy="Remove it; the trials are elsewhere.",
             ) from error
 

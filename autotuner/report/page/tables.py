@@ -198,8 +198,14 @@ def not_launched(view: RunView) -> Element:
         if forecasts.rows
         else []
     )
-    launched_all = [element("p", "Every candidate of the search space was launched.")]
-    return element("div", *predicted, *(groups or launched_all))
+    count = view.search_report.candidate_count
+    is_whole = count is None or len(view.ranking.standings) >= count
+    remark = (
+        "Every candidate of the search space was launched."
+        if is_whole
+        else "The search stopped before every candidate of the search space was launched."
+    )
+    return element("div", *predicted, *(groups or [element("p", remark)]))
 
 
 def _reason_groups(kind: str, rejected: RefusedCandidates) -> list[Element]:
